@@ -1,0 +1,1 @@
+"""Hydra configuration: values and choices, one group a constructor."""

@@ -1,0 +1,1 @@
+"""Named problems, and the base on which other names are composed."""

@@ -1,0 +1,304 @@
+"""Composition of YAML configurations: every mistake in an override becomes one `UserError`.
+
+Hydra composes; this file adds what it leaves out: problem names in any order or of any known modules, values of the
+type their default has, and constructors' parameters checked before anything is built.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.singleton import Singleton
+from hydra.errors import HydraException
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from multiravens.errors import UserError, quote, unknown
+
+CONFIGS = Path(__file__).parent / "configs"
+BASE_PROBLEM = "composed"  # configs/problem/composed.yaml, which every other problem extends
+
+_MOST_MODULES = 16  # a bound on the work of composing; the table is full well before
+_LONGEST_OVERRIDE = 10_000  # characters; hydra's parser takes seconds beyond
+_EXAMPLE = "write key=value, and quote special characters, as in out='a b.mp4'"
+
+
+def compose(
+    config_name: str = "environment", overrides: Sequence[str] = (), config_dirs: str | Path | Iterable[str | Path] = ()
+) -> DictConfig:
+    """Composes one configuration from the YAML files and a user's overrides.
+
+    Args:
+        config_name: A file at the top of `configs/`, without its suffix.
+        overrides: Hydra overrides, such as `problem=placing-chaining` or `problem.modules.placing.parts=5`.
+        config_dirs: A folder, or more, laid out like `configs/` and searched after it.
+
+    Returns:
+        The configuration with every interpolation resolved. A hydra application that is running keeps its state.
+
+    Raises:
+        UserError: An override, a name, a type or a YAML file is wrong.
+    """
+    roots = search_path(config_dirs)
+    if config_name not in options(roots, ""):
+        raise unknown("configuration", config_name, options(roots, ""))
+    chosen, values = {}, []
+    for override in [_parsed(text) for text in overrides]:
+        if _is_selection(override, roots):
+            chosen[override.get_key_element()] = _selected(override, roots)
+        else:
+            values.append(override)
+    selections = [text for texts in chosen.values() for text in texts]
+    default = _load(config_name, selections, roots)
+    if not values:
+        return _resolved(default)
+    known = OmegaConf.to_container(default)
+    texts = [_fitted(override, known) for override in values]
+    config = _resolved(_load(config_name, [*selections, *texts], roots))
+    _check_types(known, OmegaConf.to_container(config), "")
+    return config
+
+
+def search_path(config_dirs: str | Path | Iterable[str | Path] = ()) -> list[Path]:
+    """Lists the folders that hold configurations: the project's own, then the user's.
+
+    Args:
+        config_dirs: The user's folder or folders.
+
+    Returns:
+        Absolute folders.
+
+    Raises:
+        UserError: One of them is not a folder.
+    """
+    named = [config_dirs] if isinstance(config_dirs, str | Path) else config_dirs
+    folders = [Path(folder).absolute() for folder in named]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {quote(str(folder))}: there is no such folder")
+    return [CONFIGS, *folders]
+
+
+def groups(roots: Iterable[Path]) -> list[str]:
+    """Names the groups: the sub-folders that hold YAML files, in alphabetical order."""
+    return sorted({path.parent.name for root in roots for path in root.glob("*/*.yaml")})
+
+
+def options(roots: Iterable[Path], group: str) -> list[str]:
+    """Names the files of one group (the top-level files for an empty name), in alphabetical order."""
+    names = {path.stem for root in roots for path in (root / group).glob("*.yaml")}
+    return sorted(names - {BASE_PROBLEM} if group == "problem" else names)
+
+
+def module_names(roots: Iterable[Path]) -> list[str]:
+    """Names the task modules that a problem's name can be made of, in alphabetical order."""
+    return [name for name in options(roots, "module") if name.isidentifier()]
+
+
+def flatten(node: object, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields every leaf of nested dictionaries as its dotted path and value; an empty dictionary is a leaf."""
+    if isinstance(node, Mapping) and (node or not path):
+        for key, value in node.items():
+            yield from flatten(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, node
+
+
+def spell(value: object) -> str:
+    """Writes a value the way a user would on the command line."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {spell(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(spell(item) for item in value) + "]"
+    return str(value) if value != "" else "''"
+
+
+def _parsed(text: str) -> Override:
+    """Parses one override and refuses those without a meaning here."""
+    if len(text) > _LONGEST_OVERRIDE:
+        raise UserError(f"{quote(text)} is {len(text)} characters long, at most {_LONGEST_OVERRIDE} are accepted")
+    override = _read(text) or _read(_as_text(text))
+    if override is None or not override.key_or_group:
+        raise UserError(f"cannot read {quote(text)}: {_EXAMPLE}")
+    key = override.key_or_group
+    if override.is_delete():
+        raise UserError(f"{quote(text)}: nothing can be removed; choose another option or value instead")
+    if override.is_sweep_override():
+        raise UserError(f"{quote(text)} names several values: give one, or a list as in key=[1,2]")
+    if re.split(r"[./]", key)[0] == "hydra":
+        raise UserError(f"{quote(text)}: hydra's own settings have no effect here; --config-dir DIR adds a folder")
+    return override
+
+
+def _read(text: str) -> Override | None:
+    """Lets hydra parse an override; None if it cannot."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+        override.value()
+    except (HydraException, ValueError, OverflowError, RecursionError):
+        return None
+    return override
+
+
+def _as_text(text: str) -> str:
+    """Quotes a plain value, such as a path with a space or an umlaut, which hydra's grammar only takes in quotes."""
+    key, equals, value = text.partition("=")
+    return f"{key}{equals}'{value}'" if value and not set(value) & set("[]{}'\"\\$\n") else ""
+
+
+def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
+    """Says whether an override chooses a file of a group rather than sets a value."""
+    key = override.key_or_group
+    if override.package is None and "/" not in key and key not in groups(roots):
+        return False
+    if key not in groups(roots):
+        raise unknown("group", key, groups(roots))
+    return True
+
+
+def _selected(override: Override, roots: Sequence[Path]) -> list[str]:
+    """Checks the choice of a group's file and returns the overrides that make it."""
+    group, choice = override.key_or_group, override.value()
+    text = override.input_line or group
+    if not isinstance(choice, str):
+        raise UserError(f"{quote(text)}: give one name, out of {', '.join(options(roots, group))}")
+    if override.is_add() and (override.package or "").split(".")[0] not in groups(roots) or override.package == "":
+        raise UserError(f"{quote(text)}: only part of a group can be added, as in +module@problem.modules.KEY=NAME")
+    if group == "problem" and override.package is None and not override.is_add():
+        return _problem(choice, roots)
+    if choice not in options(roots, group):
+        raise unknown(group, choice, options(roots, group))
+    return [text]
+
+
+def _problem(name: str, roots: Sequence[Path]) -> list[str]:
+    """Returns the overrides that choose a problem: a file's name, in any order, or any known modules' names."""
+    problems, modules = options(roots, "problem"), module_names(roots)
+    parts = sorted(name.split("-"))
+    for known in (name, "-".join(parts)):
+        if known in problems:
+            return [f"problem={known}"]
+    wrong = [part for part in parts if part not in modules]
+    if len(wrong) == len(parts):
+        raise unknown("problem", name, [*problems, *modules])
+    if wrong:
+        raise unknown(f"module in the problem {quote(name)},", wrong[0], modules)
+    if len(parts) > _MOST_MODULES:
+        raise UserError(f"problem {quote(name)} has {len(parts)} modules, at most {_MOST_MODULES} are composed")
+    seen: Counter[str] = Counter()
+    added = []
+    for part in parts:
+        seen[part] += 1
+        key = part if seen[part] == 1 else f"{part}_{seen[part]}"
+        added.append(f"+module@problem.modules.{key}={part}")
+    return [f"problem={BASE_PROBLEM}", *added, f"problem.name={'-'.join(parts)}"]
+
+
+def _load(config_name: str, overrides: Sequence[str], roots: Sequence[Path]) -> DictConfig:
+    """Lets hydra compose, and turns what it raises into one line."""
+    folders = (str(root).replace("\\", "\\\\").replace("'", "\\'") for root in roots[1:])
+    search = "hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in folders) + "]"
+    try:
+        with _own_hydra():
+            return hydra_compose(config_name, overrides=[*overrides, search])
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{mark.name}:{mark.line + 1}" if mark else "a YAML file"
+        raise UserError(f"{place} is not valid YAML: {error.problem}") from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"cannot compose the configuration: {_first_sentence(error)}") from error
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Gives hydra a fresh global state and restores the caller's, who may be inside a hydra application."""
+    saved = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, VersionBase)}
+    try:
+        with initialize_config_module("multiravens.configs", job_name="multiravens", version_base="1.3"):
+            yield
+    finally:
+        for kind, instance in saved.items():
+            Singleton._instances.pop(kind, None)
+            if instance is not None:
+                Singleton._instances[kind] = instance
+
+
+def _resolved(config: DictConfig) -> DictConfig:
+    """Resolves interpolations and insists that nothing is missing."""
+    try:
+        OmegaConf.resolve(config)
+        missing = sorted(OmegaConf.missing_keys(config))
+    except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"cannot resolve the configuration: {_first_sentence(error)}") from error
+    if missing:
+        raise UserError(f"{missing[0]} has no value: give it as {missing[0]}=VALUE")
+    return config
+
+
+def _fitted(override: Override, known: object) -> str:
+    """Checks that a value's key exists and returns the override; a number for a text becomes that text."""
+    text, key = override.input_line or "", override.key_or_group
+    steps, node = key.split("."), known
+    for depth, step in enumerate(steps):
+        last = depth == len(steps) - 1
+        if isinstance(node, Mapping) and step in node:
+            node = node[step]
+        elif isinstance(node, list):
+            raise UserError(f"{quote(text)}: {'.'.join(steps[:depth])} is a list, give it whole as in key=[1,2]")
+        elif isinstance(node, Mapping) and override.is_add() and last and depth > 0:
+            return text
+        else:
+            raise unknown("option", key, _option_names(known))
+    if isinstance(node, str) and isinstance(override.value(), int | float):
+        name, _, raw = text.partition("=")
+        return f"{name}='{raw.strip()}'"
+    return text
+
+
+def _option_names(config: object) -> list[str]:
+    """Names the options that a user may set; which class is built is rarely what a mistyped name meant."""
+    return [path for path, _ in flatten(config) if not path.endswith("_target_")]
+
+
+def _check_types(default: object, value: object, path: str) -> None:
+    """Raises a `UserError` where a value does not have the type of its default; null accepts anything."""
+    if isinstance(default, Mapping) and isinstance(value, Mapping):
+        for key, item in value.items():
+            if key in default:
+                _check_types(default[key], item, f"{path}.{key}" if path else str(key))
+            elif not path:
+                raise unknown("option", str(key), _option_names(default))
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}={value}: give a finite number")
+    elif default is None or (isinstance(default, str) and ("${" in default or default == "???")):
+        return
+    elif isinstance(default, list) and isinstance(value, list):
+        for item in value if default else []:
+            alike = [known for known in default if _kind(known) == _kind(item)]
+            _check_types(alike[0] if alike else max(default, key=lambda known: isinstance(known, float)), item, path)
+    elif _kind(value) != _kind(default) and not (isinstance(default, float) and _kind(value) == "an integer"):
+        raise UserError(f"{path}={spell(value)}: give {_kind(default)}, such as its default {spell(default)}")
+
+
+def _kind(value: object) -> str:
+    """Names a value's type for a user."""
+    kinds = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list"}
+    return kinds.get(type(value), "a group of options" if isinstance(value, Mapping) else "null")
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Takes the first paragraph of a library's message, on one line."""
+    return " ".join((str(error).strip() or type(error).__name__).split("\n\n")[0].split())[:300]

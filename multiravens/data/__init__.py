@@ -1,0 +1,17 @@
+"""Episodes on disk: the file format, the folder of a data set, collecting demonstrations into it, and inspection."""
+
+from multiravens.data.collect import Collected, collect
+from multiravens.data.episode import Episode, read_episode, write_episode
+from multiravens.data.splits import parse_splits
+from multiravens.data.store import Store, find_stores
+
+__all__ = [
+    "Collected",
+    "Episode",
+    "Store",
+    "collect",
+    "find_stores",
+    "parse_splits",
+    "read_episode",
+    "write_episode",
+]

@@ -1,0 +1,160 @@
+"""Files that are whole or absent, and folders that one command at a time writes to."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from multiravens.errors import UserError, quote
+
+_JSON_BYTES = 2**28  # a manifest of a million episodes; anything larger is not ours
+_LOCK = ".lock"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that whoever looks, at whatever moment the machine dies, finds it whole or not at all.
+
+    Args:
+        path: The file; an existing one is replaced.
+        content: Everything it holds.
+
+    Raises:
+        UserError: If the disk is full, read-only or otherwise refuses; nothing is left behind then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder survive a power cut.
+
+    Raises:
+        OSError: If the disk refuses.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot, and need not
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what writers killed in the middle left in a folder. Call it with the folder locked.
+
+    Raises:
+        UserError: If the disk refuses.
+    """
+    try:
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes a folder and holds it for one command; the lock goes with the process, however that ends.
+
+    Raises:
+        UserError: If another command holds it, or it can't be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    try:
+        _lock(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"another command is writing to {folder}: wait for it to end, or choose another folder with data=FOLDER"
+        ) from None
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
+def storage_error(path: Path, error: OSError) -> UserError:
+    """Makes the error for a disk that refuses a write.
+
+    Args:
+        path: What was being written.
+        error: What the system said.
+
+    Returns:
+        One line with the reason and the remedy.
+    """
+    remedies = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some of your quota",
+        errno.EROFS: "choose a writable folder",
+        errno.EACCES: "choose a folder that you may write to",
+        errno.EPERM: "choose a folder that you may write to",
+    }
+    remedy = remedies.get(error.errno or 0, "choose another folder")
+    return UserError(f"cannot write {path} ({error.strerror or error}): {remedy} and run the command again")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON whole, keys sorted, so that equal content is equal bytes.
+
+    Raises:
+        UserError: If the disk refuses.
+    """
+    write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+
+
+def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """Reads a JSON file of ours.
+
+    Args:
+        path: The file.
+        kind: What its `format` field must say.
+        version: The newest version that this program reads.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: If it's missing, not JSON, of another kind or of another version.
+    """
+    remedy = "remove it, or choose another folder with data=FOLDER"
+    try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise UserError(f"{path} is too large to be a {kind}: {remedy}")
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a {kind}: {remedy}") from error
+    if not isinstance(content, dict) or content.get("format") != kind:
+        raise UserError(f"{path} is not a {kind}: {remedy}")
+    if content.get("version") != version:
+        found = quote(content.get("version"))
+        raise UserError(f"{path} is a {kind} of version {found}, and this program reads {version}: {remedy}")
+    return content

@@ -1,0 +1,97 @@
+"""Writes the expert's demonstrations of a problem, one file an episode; run again, it resumes."""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from multiravens import cli
+from multiravens.data.collect import Collected, Run, collect
+from multiravens.data.progress import show_progress
+from multiravens.data.splits import parse_splits
+from multiravens.data.store import Store
+from multiravens.errors import UserError, unknown
+
+_ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Overrides and flags; the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    return cli.run(write_demonstrations, "demos", argv)
+
+
+def write_demonstrations(config: DictConfig) -> None:
+    """Brings a data set to the number of episodes asked for and says where it is.
+
+    Args:
+        config: A composed `demos` configuration.
+
+    Raises:
+        UserError: If an option can't be met, or the disk refuses.
+    """
+    ranges = parse_splits(OmegaConf.to_container(config.splits, resolve=True))
+    if config.split not in ranges:
+        raise unknown("split", str(config.split), ranges)
+    environment = environment_config(config)
+    store = Store.create(config.data, config.problem.name, config.split, ranges[config.split], environment)
+    make_run = partial(make_oracle, environment, gui=bool(config.gui))
+    if config.gui and config.workers != 1:
+        raise UserError(f"gui=true shows one environment: use workers=1, not {config.workers}")
+    with show_progress(store.name, config.episodes) as progress:
+        collected = collect(make_run, store, config.episodes, config.workers, progress)
+    print(_summary(store, collected, config.episodes))
+
+
+def environment_config(config: DictConfig) -> dict[str, Any]:
+    """Takes from a configuration what decides an episode's bytes; data sets always hold full resolution.
+
+    Args:
+        config: A composed configuration.
+
+    Returns:
+        Plain values, resolved.
+    """
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(name): container[name] for name in _ENVIRONMENT}
+
+
+def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
+    """Builds an environment and the oracle that demonstrates in it.
+
+    Args:
+        environment: What `environment_config` returned.
+        gui: Whether to open Bullet's viewer.
+
+    Returns:
+        A function of a seed that returns its `Demonstration`.
+
+    Raises:
+        UserError: If the environment can't be built.
+    """
+    # Imported here so that checking the options and finding nothing to do stay quick.
+    from multiravens.envs import from_config
+    from multiravens.envs.oracle import demonstrate
+
+    return partial(demonstrate, from_config(OmegaConf.create(environment | {"resolution": "full", "gui": gui})))
+
+
+def _summary(store: Store, collected: Collected, asked: int) -> str:
+    if collected.new == 0:
+        extra = f", more than the {asked} asked for; all stay" if collected.kept > asked else ""
+        return f"{store.folder} has {collected.kept} episodes already{extra}"
+    counts = f"{collected.kept} episodes, {collected.new} of them new; {collected.rejected} seeds rejected"
+    return f"{store.folder} has {counts}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The action of every problem: pick here, place there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import ArrayLike, NDArray
+
+from multiravens.geometry import BOUNDS, Array, Pose, quaternion_yaw, rotate, wrap_angle, yaw_quaternion
+
+_LOWER, _UPPER = BOUNDS.T.astype(np.float32)
+SPACE = spaces.Dict(
+    {
+        f"{part}_{field}": space
+        for part in ("pick", "place")
+        for field, space in (
+            ("position", spaces.Box(_LOWER, _UPPER, dtype=np.float32)),
+            ("quaternion", spaces.Box(-1.0, 1.0, (4,), np.float32)),
+        )
+    }
+)
+"""pick_position (3,), pick_quaternion (4,), place_position (3,), place_quaternion (4,): metres, xyzw, world frame."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """Pick at one pose and place at another.
+
+    Attributes:
+        pick: the tip's pose when it touches; only its xy and yaw matter, the descent ends at contact.
+        place: the tip's pose at release, likewise.
+    """
+
+    pick: Pose
+    place: Pose
+
+    @property
+    def turn(self) -> float:
+        """Yaw [rad] by which what is held is turned, in [-pi, pi)."""
+        return wrap_angle(quaternion_yaw(self.place.quaternion) - quaternion_yaw(self.pick.quaternion))
+
+    def to_dict(self) -> dict[str, NDArray[np.float32]]:
+        """The action as an element of `SPACE`."""
+        poses = {"pick": self.pick, "place": self.place}
+        return {
+            f"{name}_{field}": np.asarray(getattr(pose, field), np.float32)
+            for name, pose in poses.items()
+            for field in ("position", "quaternion")
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, ArrayLike]) -> "Action":
+        """Check an element of `SPACE`; positions outside the workspace are moved to its edge.
+
+        Raises:
+            ValueError: a field is missing, has another shape, holds NaN or infinity, or a quaternion is zero.
+        """
+        values = {key: _field(fields, key, space.shape or ()) for key, space in SPACE.spaces.items()}
+        poses = []
+        for part in ("pick", "place"):
+            quaternion = values[f"{part}_quaternion"]
+            length = float(np.linalg.norm(quaternion))
+            if length < 1e-3:
+                raise ValueError(f"{part}_quaternion is zero; give xyzw of length 1, [0, 0, 0, 1] for no turn")
+            position = np.clip(values[f"{part}_position"], _LOWER, _UPPER).astype(float)
+            poses.append(Pose(position, quaternion / length))
+        return cls(*poses)
+
+
+def _field(fields: Mapping[str, ArrayLike], key: str, shape: tuple[int, ...]) -> Array:
+    if key not in fields:
+        raise ValueError(f"the action lacks {key!r}; it needs {', '.join(SPACE.spaces)}")
+    # Rounded as the action space rounds it, so that a stored demonstration replays to the same bytes.
+    value = np.asarray(fields[key], dtype=np.float32).astype(float)
+    if value.shape != shape:
+        raise ValueError(f"{key} has shape {value.shape}; it must be {shape}")
+    if not np.isfinite(value).all():
+        raise ValueError(f"{key} is {value.tolist()}; every number must be finite")
+    return value
+
+
+def transport(pick: Array, current: Pose, goal_xy: ArrayLike, goal_yaw: float, period: float = 2 * np.pi) -> Action:
+    """The action that brings a body from its pose to another by holding it at a point.
+
+    Args:
+        pick: (3,) world point on the body [m].
+        current: the body's pose.
+        goal_xy: (2,) where its origin shall be [m].
+        goal_yaw: its yaw there [rad].
+        period: the body looks the same after this turn [rad]; the smallest equivalent turn is made. 0 for any turn.
+    """
+    difference = goal_yaw - quaternion_yaw(current.quaternion)
+    turn = wrap_angle(difference, period) if period else 0.0
+    place = np.asarray(goal_xy, dtype=float) + rotate(turn, pick[:2] - current.position[:2])
+    return Action(
+        Pose(np.asarray(pick, dtype=float), yaw_quaternion(0.0)),
+        Pose(np.array([*place, pick[2]]), yaw_quaternion(turn)),
+    )

@@ -1,0 +1,141 @@
+"""The scripted expert's run of an episode, and the goal sequence it leaves behind."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.envs.action import SPACE
+from multiravens.envs.environment import PickPlaceEnv
+from multiravens.envs.problem import pointer
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One run of the expert. T actions, B bodies, G sub-goals.
+
+    Attributes:
+        seed: of the episode.
+        problem: its name.
+        color: (T+1, H, W, 3) uint8.
+        height: (T+1, H, W) float32 [m].
+        pointer: (T+1,) int64, the first sub-goal that does not hold.
+        actions: the four fields of the action space, (T, 3) or (T, 4) float32 each.
+        rewards: (T,) float64.
+        poses: (T+1, B, 7) float32.
+        subgoals: names of the G sub-goals in the order they are asked for.
+        goal_frames: (G,) int64, the frame that shows sub-goal k reached; -1 for one that was not. Sub-goals met by one
+            action share a frame.
+        holds: (T+1, G) bool.
+        success: every sub-goal holds at the end.
+        reason: empty, or why there is no success.
+    """
+
+    seed: int
+    problem: str
+    color: NDArray[np.uint8]
+    height: NDArray[np.float32]
+    pointer: NDArray[np.int64]
+    actions: dict[str, NDArray[np.float32]]
+    rewards: NDArray[np.float64]
+    poses: NDArray[np.float32]
+    subgoals: list[str]
+    goal_frames: NDArray[np.int64]
+    holds: NDArray[np.bool_]
+    success: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class GoalSequence:
+    """What the table looks like after each sub-goal of an expert's run from the same start.
+
+    Attributes:
+        color: (G, H, W, 3) uint8.
+        height: (G, H, W) float32 [m].
+        poses: (G, B, 7) position [m] and quaternion xyzw.
+        subgoals: their names.
+    """
+
+    color: NDArray[np.uint8]
+    height: NDArray[np.float32]
+    poses: NDArray[np.float32]
+    subgoals: list[str]
+
+
+def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
+    """Run the expert through the episode of a seed; it acts through the public action alone."""
+    observation, info = env.reset(seed=seed)
+    frames, infos = [observation], [info]
+    actions: list[dict[str, NDArray[np.float32]]] = []
+    rewards: list[float] = []
+    ended, reason = bool(info["holds"].all()), ""
+    while not ended:
+        action = env.expert()
+        if action is None:
+            reason = "the expert knows nothing to do"
+            break
+        actions.append(action.to_dict())
+        observation, reward, terminated, truncated, info = env.step(actions[-1])
+        frames.append(observation)
+        infos.append(info)
+        rewards.append(reward)
+        ended = terminated or truncated
+    holds = np.array([info["holds"] for info in infos])
+    success = bool(holds[-1].all())
+    return Demonstration(
+        seed=seed,
+        problem=env.problem.name,
+        color=np.stack([frame["color"] for frame in frames]),
+        height=np.stack([frame["height"] for frame in frames]),
+        pointer=np.array([frame["pointer"] for frame in frames], np.int64),
+        actions={
+            key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), *(space.shape or ()))
+            for key, space in SPACE.spaces.items()
+        },
+        rewards=np.array(rewards, np.float64),
+        poses=np.array([info["poses"] for info in infos], np.float32),
+        subgoals=[step.name for step in env.problem.steps],
+        goal_frames=goal_frames(holds),
+        holds=holds,
+        success=success,
+        reason="" if success else _why(reason, holds[-1], env, infos),
+    )
+
+
+def _why(reason: str, holds: NDArray[np.bool_], env: PickPlaceEnv, infos: list[dict[str, Any]]) -> str:
+    """One line on a failed run: the first sub-goal left, and the motions that did not go to plan."""
+    left = env.problem.steps[pointer(holds)].name
+    motions = sorted({info["motion"].split(":")[0] for info in infos} - {"ok"})
+    ended = reason or f"{env.problem.max_steps} steps passed"
+    return f"{left} not reached, {int((~holds).sum())} of {len(holds)} left: {ended}" + (
+        f" ({', '.join(motions)})" if motions else ""
+    )
+
+
+def goal_frames(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The frame from which each sub-goal, and all before it, hold to the end.
+
+    Args:
+        holds: (T+1, G) which sub-goals hold in each frame.
+
+    Returns:
+        (G,) frame indices, never falling; -1 for sub-goals that do not stand at the end.
+    """
+    reached = np.logical_and.accumulate(holds, axis=1)
+    lasting = np.logical_and.accumulate(reached[::-1], axis=0)[::-1]
+    return np.where(lasting.any(0), lasting.argmax(0), -1).astype(np.int64)
+
+
+def goal_sequence(env: PickPlaceEnv, seed: int) -> GoalSequence:
+    """The goal sequence of a seed, from an expert's run. The environment is left at the end of that run.
+
+    Raises:
+        RuntimeError: the expert does not reach every sub-goal from this start.
+    """
+    run = demonstrate(env, seed)
+    if not run.success:
+        raise RuntimeError(f"no goal sequence for seed {seed} of {run.problem}: {run.reason}")
+    frames = run.goal_frames
+    return GoalSequence(run.color[frames], run.height[frames], run.poses[frames], run.subgoals)

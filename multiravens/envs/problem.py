@@ -1,0 +1,147 @@
+"""Problems: any list of modules, composed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.envs.action import Action
+from multiravens.envs.module import SubGoal, TaskModule
+from multiravens.envs.region import PlacementError, Region, share_table
+from multiravens.errors import UserError, unknown
+from multiravens.sim.motion import Motion
+from multiravens.sim.world import World
+
+ORDERS = ("sequential", "shuffled", "interleaved")
+_ATTEMPTS = 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """A sub-goal's place in a composition: sub-goal `index` of module `module`."""
+
+    module: str
+    index: int
+    name: str
+
+
+class Problem:
+    """A composition of task modules on one table.
+
+    Credit is the share of sub-goals that hold now: exactly 1 when all do, whatever the order they were reached in.
+
+    Args:
+        name: of the problem, for files and tables.
+        modules: the modules by the name that credit is reported under.
+        order: in which the goal sequence asks for sub-goals: `sequential` (module after module), `shuffled` (drawn per
+            episode) or `interleaved` (one of each module in turn); within a module what must come first does.
+        max_steps: actions allowed in an episode; None for twice what an expert needs.
+
+    Raises:
+        UserError: no module, an unknown order, or not one step.
+    """
+
+    def __init__(
+        self, name: str, modules: Mapping[str, TaskModule], order: str = "sequential", max_steps: int | None = None
+    ) -> None:
+        if not modules:
+            raise UserError(f"problem {name!r} has no modules; give at least one")
+        if order not in ORDERS:
+            raise unknown("order", order, ORDERS)
+        if max_steps is not None and max_steps < 1:
+            raise UserError(f"max_steps={max_steps}: give 1 or more, or null for twice what an expert needs")
+        self.name, self.modules, self.order = name, dict(modules), order
+        self.size = sum(module.size for module in self.modules.values())
+        self.max_steps = max_steps or 2 * sum(module.steps for module in self.modules.values())
+        self.regions: dict[str, Region] = {}
+        self.steps: list[Step] = []
+
+    def build(self, world: World, motion: Motion, seed: int) -> None:
+        """Set up the episode of a seed in a world, drawing again until everything fits and nothing is solved.
+
+        Raises:
+            UserError: no draw of many did.
+        """
+        reason = ""
+        for attempt in range(_ATTEMPTS):
+            rng = np.random.default_rng([seed, attempt])
+            world.reset()
+            motion.attach(world)
+            try:
+                self._draw(world, rng)
+            except PlacementError as error:
+                reason = str(error)
+                continue
+            settled = world.settle(cap=4.0)
+            if not settled:
+                reason = "the bodies did not come to rest"
+            elif self.holds(world).any():
+                reason = "a sub-goal held at the start"
+            else:
+                return
+        raise UserError(f"{self.name}: no start state in {_ATTEMPTS} draws for seed {seed} ({reason}); use fewer bodies")
+
+    def _draw(self, world: World, rng: np.random.Generator) -> None:
+        regions = share_table([module.footprint for module in self.modules.values()], list(self.modules), rng)
+        subgoals: dict[str, list[SubGoal]] = {}
+        for (name, module), region in zip(self.modules.items(), regions, strict=True):
+            self.regions[name] = region
+            subgoals[name] = module.build(world, region, rng)
+        self.steps = _arrange(subgoals, self.order, rng)
+
+    def holds(self, world: World) -> NDArray[np.bool_]:
+        """(G,) which sub-goals hold now, in the order of `steps`."""
+        flags = {name: module.holds(world) for name, module in self.modules.items()}
+        return np.array([flags[step.module][step.index] for step in self.steps], bool)
+
+    def credit_by_module(self, holds: NDArray[np.bool_]) -> dict[str, float]:
+        """Each module's share of the credit, by name."""
+        return {
+            name: sum(bool(held) for step, held in zip(self.steps, holds, strict=True) if step.module == name) / self.size
+            for name in self.modules
+        }
+
+    def expert(self, world: World) -> Action | None:
+        """An action towards the first sub-goal that does not hold and that an action is known for."""
+        for step, held in zip(self.steps, self.holds(world), strict=True):
+            if not held:
+                action = self.modules[step.module].expert(world, step.index)
+                if action is not None:
+                    return action
+        return None
+
+
+def pointer(holds: NDArray[np.bool_]) -> int:
+    """The first sub-goal that does not hold; G when all do."""
+    return int(np.argmin(holds)) if not holds.all() else len(holds)
+
+
+def _arrange(subgoals: Mapping[str, list[SubGoal]], order: str, rng: np.random.Generator) -> list[Step]:
+    """Every sub-goal once, in the asked order, none before what it comes after."""
+    queues = {name: _sorted(goals) for name, goals in subgoals.items()}
+    names = list(queues)
+    if order == "sequential":
+        turns = [name for name in names for _ in queues[name]]
+    elif order == "interleaved":
+        turns = [name for round_ in range(max(map(len, queues.values()))) for name in names if round_ < len(queues[name])]
+    else:
+        turns = [name for name in names for _ in queues[name]]
+        turns = [turns[index] for index in rng.permutation(len(turns))]
+    taken = {name: iter(queue) for name, queue in queues.items()}
+    steps = []
+    for name in turns:
+        index = next(taken[name])
+        steps.append(Step(name, index, f"{name}/{subgoals[name][index].name}"))
+    return steps
+
+
+def _sorted(goals: list[SubGoal]) -> list[int]:
+    """Indices with every one behind those it comes after, otherwise in the module's own order."""
+    done: list[int] = []
+    while len(done) < len(goals):
+        ready = [i for i, goal in enumerate(goals) if i not in done and set(goal.after) <= set(done)]
+        if not ready:
+            raise ValueError(f"sub-goals wait for one another in a circle: {[goal.name for goal in goals]}")
+        done.append(ready[0])
+    return done

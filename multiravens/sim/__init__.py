@@ -1,0 +1,1 @@
+"""The simulation room: the only one that imports pybullet."""

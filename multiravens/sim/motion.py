@@ -1,0 +1,194 @@
+"""Motions: how a suction tip gets from pose to pose. A floating head is fast; an arm drives its joints' motors.
+
+Both hold what they touch with a bounded constraint: a rigid body by a fixed joint, a bead by a ball joint that gives way
+before links stretch.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import pybullet
+
+from multiravens.geometry import Array, Pose, invert, multiply, yaw_quaternion
+from multiravens.sim.world import World
+
+GRIP_FORCE = 50.0
+"""Most force [N] of the joint that holds the head, and of the one that holds a rigid body (Ravens' figure)."""
+BEAD_FORCE = 5.0
+"""Most force [N] on a held bead: 20 N stretched links two and a half times in trials."""
+TIP_RADIUS = 0.006
+SUCTION_RADIUS = 0.012
+"""A contact further than this [m] from the tip's axis is not sucked."""
+HOME = (0.5, 0.0, 0.28)
+
+
+class Motion(ABC):
+    """Moves a suction tip that points straight down."""
+
+    world: World
+    body: int
+    link: int = -1
+    held: int | None = None
+    _joint: int | None = None
+
+    @abstractmethod
+    def attach(self, world: World) -> None:
+        """Enter a world that was just reset, the tip at HOME."""
+
+    @abstractmethod
+    def command(self, position: Array, yaw: float) -> None:
+        """Ask for a tip position (3,) [m] and yaw [rad] within the next tick."""
+
+    @abstractmethod
+    def tip(self) -> Pose:
+        """Where the tip is."""
+
+    @abstractmethod
+    def park(self, position: Array, yaw: float) -> None:
+        """Bring the empty tip to a free place above everything, by the quickest way this motion has."""
+
+    def contact(self) -> bool:
+        """Whether the tip, or what it holds, touches anything else."""
+        if self.held is None:
+            return bool(self.world.touching(self.body, self.link))
+        own = next((chain.beads for chain in self.world.chains if self.held in chain.beads), (self.held,))
+        return any(other not in own and other != self.body for other, _, _ in self.world.touching(self.held))
+
+    def grip(self) -> bool:
+        """Hold the movable body that the tip touches nearest to its axis; returns whether there was one."""
+        tip = self.tip().position
+        touched = [
+            (float(np.linalg.norm(point[:2] - tip[:2])), body)
+            for body, point, _ in self.world.touching(self.body, self.link)
+            if body in self.world.bodies and self.world.bodies[body].kind != "static"
+        ]
+        if not touched or min(touched)[0] > SUCTION_RADIUS:
+            return False
+        self.held = min(touched)[1]
+        self._joint = self._hold(self.held)
+        return True
+
+    def release(self) -> None:
+        """Let go; does nothing with an empty tip."""
+        if self._joint is not None:
+            pybullet.removeConstraint(self._joint, physicsClientId=self.world.client)
+        self.held = self._joint = None
+
+    def _hold(self, body: int) -> int:
+        bead = self.world.bodies[body].kind == "bead"
+        client = self.world.client
+        held = Pose(*(np.array(part) for part in pybullet.getBasePositionAndOrientation(body, physicsClientId=client)))
+        relative = multiply(invert(self._frame()), held)
+        joint = pybullet.createConstraint(
+            self.body,
+            self.link,
+            body,
+            -1,
+            pybullet.JOINT_POINT2POINT if bead else pybullet.JOINT_FIXED,
+            [0, 0, 0],
+            list(relative.position),
+            [0, 0, 0],
+            list(relative.quaternion),
+            [0, 0, 0, 1],
+            physicsClientId=client,
+        )
+        pybullet.changeConstraint(joint, maxForce=BEAD_FORCE if bead else GRIP_FORCE, physicsClientId=client)
+        return int(joint)
+
+    @abstractmethod
+    def _frame(self) -> Pose:
+        """Centre-of-mass pose of the link that holds, which is the frame Bullet's joints are given in."""
+
+
+class GripperMotion(Motion):
+    """A floating suction head, pulled by a joint with the world of at most 50 N."""
+
+    _LENGTH = 0.05
+    _MASS = 0.2
+
+    def attach(self, world: World) -> None:
+        """Enter a world that was just reset, the tip at HOME."""
+        self.world, self.held, self._joint = world, None, None
+        client = world.client
+        shape = pybullet.createCollisionShape(
+            pybullet.GEOM_CYLINDER, radius=TIP_RADIUS, height=self._LENGTH, physicsClientId=client
+        )
+        centre = np.array(HOME) + [0, 0, self._LENGTH / 2]
+        self.body = pybullet.createMultiBody(self._MASS, shape, -1, centre.tolist(), physicsClientId=client)
+        pybullet.changeDynamics(self.body, -1, linearDamping=0, angularDamping=0, physicsClientId=client)
+        self._anchor = pybullet.createConstraint(
+            self.body, -1, -1, -1, pybullet.JOINT_FIXED, [0, 0, 0], [0, 0, 0], centre.tolist(), physicsClientId=client
+        )
+        self.command(np.array(HOME), 0.0)
+
+    def command(self, position: Array, yaw: float) -> None:
+        """Ask for a tip position (3,) [m] and yaw [rad] within the next tick."""
+        pybullet.changeConstraint(
+            self._anchor,
+            [position[0], position[1], position[2] + self._LENGTH / 2],
+            list(yaw_quaternion(yaw)),
+            maxForce=GRIP_FORCE,
+            physicsClientId=self.world.client,
+        )
+
+    def park(self, position: Array, yaw: float) -> None:
+        """Bring the empty tip to a free place above everything: nothing is in its way, so it goes at once."""
+        quaternion = yaw_quaternion(yaw)
+        centre = position + [0, 0, self._LENGTH / 2]
+        pybullet.resetBasePositionAndOrientation(
+            self.body, list(centre), list(quaternion), physicsClientId=self.world.client
+        )
+        pybullet.resetBaseVelocity(self.body, [0, 0, 0], [0, 0, 0], physicsClientId=self.world.client)
+        self.command(position, yaw)
+
+    def tip(self) -> Pose:
+        """Where the tip is."""
+        frame = self._frame()
+        return Pose(frame.position - [0, 0, self._LENGTH / 2], frame.quaternion)
+
+    def _frame(self) -> Pose:
+        position, quaternion = pybullet.getBasePositionAndOrientation(self.body, physicsClientId=self.world.client)
+        return Pose(np.array(position), np.array(quaternion))
+
+
+class ArmMotion(Motion):
+    """A UR5e whose joints' motors follow the same tip poses by inverse kinematics."""
+
+    _SPEED = 0.006  # of the empty tip [m a tick]
+
+    def attach(self, world: World) -> None:
+        """Enter a world that was just reset, the tip at HOME."""
+        self.world, self.held, self._joint = world, None, None
+        from multiravens.sim.arm import Arm
+
+        self.arm = Arm(world.client)
+        self.body, self.link = self.arm.body, self.arm.tip_link
+        self.arm.show(np.array(HOME), 0.0)
+        self.command(np.array(HOME), 0.0)
+
+    def command(self, position: Array, yaw: float) -> None:
+        """Ask for a tip position (3,) [m] and yaw [rad] within the next tick."""
+        self._target = np.array(position, dtype=float), yaw
+        self.arm.drive(*self._target)
+
+    def park(self, position: Array, yaw: float) -> None:
+        """Bring the empty tip to a free place above everything: up, then across."""
+        start, turn = self._target
+        lifted = np.array([start[0], start[1], max(start[2], position[2])])
+        for goal in (lifted, np.asarray(position, dtype=float)):
+            begin, angle = self._target
+            steps = int(np.ceil(np.linalg.norm(goal - begin) / self._SPEED))
+            for step in range(1, steps + 1):
+                share = step / steps
+                self.command(begin + share * (goal - begin), turn if goal is lifted else angle + share * (yaw - angle))
+                self.world.step()
+        self.command(position, yaw)
+        self.world.step(12)
+
+    def tip(self) -> Pose:
+        """Where the tip is."""
+        return Pose(*self.arm.tip())
+
+    def _frame(self) -> Pose:
+        state = pybullet.getLinkState(self.body, self.link, physicsClientId=self.world.client)
+        return Pose(np.array(state[0]), np.array(state[1]))

@@ -1,0 +1,266 @@
+"""Collision and visual shapes of bodies, and a user's own mesh or URDF files.
+
+A shape stands on its own origin: for everything made here, z = 0 of the shape's frame is its underside unless it says
+otherwise, so that a body at height z rests with its underside at z.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pybullet
+import trimesh
+from numpy.typing import ArrayLike
+
+from multiravens.errors import UserError
+from multiravens.geometry import Array
+
+RGB = tuple[float, float, float]
+
+MARGIN = 0.001
+"""Bullet rounds convex hulls outwards by this much [m]; hulls are made smaller by it so that they measure what they say."""
+SIDES = 28
+"""Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
+
+
+class Solid(Protocol):
+    """One convex piece of a shape."""
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        ...
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        ...
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of size (3,) [m] centred at centre (3,) [m], turned by yaw [rad]."""
+
+    size: tuple[float, float, float]
+    centre: tuple[float, float, float]
+    yaw: float = 0.0
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        return {
+            "shapeType": pybullet.GEOM_BOX,
+            "halfExtents": [side / 2 for side in self.size],
+            "collisionFramePosition": (np.array(self.centre) - origin).tolist(),
+            "collisionFrameOrientation": list(pybullet.getQuaternionFromEuler([0, 0, self.yaw])),
+        }
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        mesh = trimesh.creation.box(self.size, trimesh.transformations.rotation_matrix(self.yaw, [0, 0, 1]))
+        return mesh.apply_translation(self.centre)
+
+
+@dataclass(frozen=True)
+class Cylinder:
+    """An upright cylinder of a radius and a length [m] centred at centre (3,) [m]."""
+
+    radius: float
+    length: float
+    centre: tuple[float, float, float]
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        return {
+            "shapeType": pybullet.GEOM_CYLINDER,
+            "radius": self.radius,
+            "height": self.length,
+            "collisionFramePosition": (np.array(self.centre) - origin).tolist(),
+        }
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        return trimesh.creation.cylinder(self.radius, self.length, SIDES).apply_translation(self.centre)
+
+
+@dataclass(frozen=True)
+class Ball:
+    """A sphere of a radius [m] about the shape's origin."""
+
+    radius: float
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        return {"shapeType": pybullet.GEOM_SPHERE, "radius": self.radius, "collisionFramePosition": (-origin).tolist()}
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        return trimesh.creation.icosphere(1, self.radius)
+
+
+@dataclass(frozen=True, eq=False)
+class Hull:
+    """The convex hull of vertices (N, 3) [m]."""
+
+    vertices: Array
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        centre = (self.vertices.min(0) + self.vertices.max(0)) / 2
+        half = (self.vertices.max(0) - self.vertices.min(0)) / 2
+        shrunk = centre + (self.vertices - centre) * (1 - MARGIN / np.maximum(half, 2 * MARGIN))
+        return {"shapeType": pybullet.GEOM_MESH, "vertices": (shrunk - origin).tolist()}
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        return trimesh.convex.convex_hull(self.vertices)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A union of convex pieces of one colour.
+
+    Attributes:
+        pieces: boxes and cylinders, or one ball or hull.
+        color: red, green, blue in [0, 1].
+        solid: False for a mark that is seen but not felt.
+        smooth: shade across faces, for balls.
+    """
+
+    pieces: tuple[Solid, ...]
+    color: RGB
+    solid: bool = True
+    smooth: bool = False
+
+    def painted(self, color: RGB) -> "Shape":
+        """The same shape in another colour."""
+        return replace(self, color=color)
+
+    def centre(self) -> Array:
+        """Centre of mass (3,) [m] in the shape's frame, taking the pieces as disjoint and of one density."""
+        meshes = [piece.mesh() for piece in self.pieces]
+        return np.average([mesh.center_mass for mesh in meshes], axis=0, weights=[abs(mesh.volume) for mesh in meshes])
+
+    def create(self, client: int, mass: float, positions: Sequence[Array], quaternion: ArrayLike) -> list[int]:
+        """Make a body at each position of its centre of mass (3,) [m]; returns Bullet's identifiers."""
+        centre = self.centre()
+        collision = self._collision(client, centre) if self.solid else -1
+        visual = self._visual(client, centre)
+        return [
+            int(
+                pybullet.createMultiBody(
+                    mass,
+                    collision,
+                    visual,
+                    basePosition=list(position),
+                    baseOrientation=list(np.asarray(quaternion, dtype=float)),
+                    # Free bodies need no joints; as plain rigid bodies they simulate a third faster.
+                    useMaximalCoordinates=int(mass > 0),
+                    physicsClientId=client,
+                )
+            )
+            for position in positions
+        ]
+
+    def _collision(self, client: int, centre: Array) -> int:
+        pieces = [piece.collision(centre) for piece in self.pieces]
+        if len(pieces) == 1:
+            return int(pybullet.createCollisionShape(**pieces[0], physicsClientId=client))
+        plural = {
+            "shapeTypes": [piece["shapeType"] for piece in pieces],
+            "radii": [piece.get("radius", 0.01) for piece in pieces],
+            "halfExtents": [piece.get("halfExtents", [0.01] * 3) for piece in pieces],
+            "lengths": [piece.get("height", 0.01) for piece in pieces],
+            "collisionFramePositions": [piece["collisionFramePosition"] for piece in pieces],
+            "collisionFrameOrientations": [piece.get("collisionFrameOrientation", [0, 0, 0, 1]) for piece in pieces],
+        }
+        return int(pybullet.createCollisionShapeArray(**plural, physicsClientId=client))
+
+    def _visual(self, client: int, centre: Array) -> int:
+        mesh = trimesh.util.concatenate([piece.mesh() for piece in self.pieces])
+        corners = mesh.vertices - centre
+        if self.smooth:
+            vertices, faces, normals = corners, mesh.faces.ravel(), mesh.vertex_normals
+        else:
+            # Corners are not shared between faces, so that every face has its own normal and looks flat.
+            vertices = corners[mesh.faces].reshape(-1, 3)
+            faces, normals = np.arange(len(vertices)), np.repeat(mesh.face_normals, 3, axis=0)
+        return int(
+            pybullet.createVisualShape(
+                pybullet.GEOM_MESH,
+                vertices=vertices.tolist(),
+                indices=faces.tolist(),
+                normals=normals.tolist(),
+                rgbaColor=[*self.color, 1.0],
+                specularColor=[0.08, 0.08, 0.08],
+                physicsClientId=client,
+            )
+        )
+
+
+def slab(size: ArrayLike, color: RGB, solid: bool = True) -> Shape:
+    """A box of size (3,) [m] that stands on the origin."""
+    length, width, height = np.asarray(size, dtype=float)
+    return Shape((Box((length, width, height), (0.0, 0.0, height / 2)),), color, solid)
+
+
+def disc(radius: float, height: float, color: RGB, solid: bool = True) -> Shape:
+    """An upright cylinder that stands on the origin [m]."""
+    return Shape((Cylinder(radius, height, (0.0, 0.0, height / 2)),), color, solid)
+
+
+def prism(outline: ArrayLike, height: float, color: RGB) -> Shape:
+    """An upright prism over a convex outline (N, 2) [m], standing on the origin."""
+    points = np.asarray(outline, dtype=float)
+    lower, upper = np.c_[points, np.zeros(len(points))], np.c_[points, np.full(len(points), height)]
+    return Shape((Hull(np.concatenate([lower, upper])),), color)
+
+
+def ball(radius: float, color: RGB) -> Shape:
+    """A sphere [m] about the origin."""
+    return Shape((Ball(radius),), color, smooth=True)
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A user's mesh: collides as its convex hull, drawn as it is, standing on the origin.
+
+    Args:
+        path: a file that trimesh reads (obj, stl, ply, glb, ...).
+        scale: metres a unit of the file.
+        color: red, green, blue in [0, 1].
+
+    Raises:
+        UserError: the file is missing or holds no solid.
+    """
+
+    path: Path
+    scale: float
+    color: RGB
+
+    def load(self) -> trimesh.Trimesh:
+        """The mesh in metres, its bounding box centred in xy and standing on z = 0."""
+        if not self.path.is_file():
+            raise UserError(f"no mesh file {str(self.path)!r}; give a path that exists, relative ones start here")
+        try:
+            mesh = trimesh.load(self.path, force="mesh")
+            mesh.apply_scale(self.scale)
+            lower, upper = mesh.bounds
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+            raise UserError(f"{str(self.path)!r} cannot be read as a mesh ({error}); use obj, stl or ply") from error
+        mesh.apply_translation([-(lower[0] + upper[0]) / 2, -(lower[1] + upper[1]) / 2, -lower[2]])
+        return mesh
+
+    def shape(self) -> Shape:
+        """The mesh as a shape."""
+        return Shape((_Drawn(np.array(trimesh.convex.convex_hull(self.load()).vertices), self.load()),), self.color)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn(Hull):
+    """A hull that is drawn as the mesh it was taken from."""
+
+    drawn: trimesh.Trimesh
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        return self.drawn

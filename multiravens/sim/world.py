@@ -1,0 +1,304 @@
+"""One Bullet simulation: a table, the bodies on it, and simulated time."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pybullet
+from numpy.typing import ArrayLike
+
+from multiravens.errors import UserError
+from multiravens.geometry import Array, Pose, transform
+from multiravens.sim.shapes import Shape
+
+TICK = 1 / 240
+"""Physics step [s]. Halving the rate broke ropes in trials; beads are tuned for this one."""
+GRAVITY = -9.8
+STILL = 0.005
+"""A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
+TABLE_FRICTION = 0.6
+MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body that observations show and that poses are recorded of.
+
+    Attributes:
+        id: Bullet's identifier.
+        name: unique within the episode, such as `placing/part 0`.
+        kind: `static`, `rigid` or `bead`.
+        centre: (3,) centre of mass in the shape's frame [m]; Bullet's own poses are those of this point.
+    """
+
+    id: int
+    name: str
+    kind: str
+    centre: Array
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Beads linked in a row.
+
+    Attributes:
+        beads: Bullet identifiers in order.
+        rest: (L,) length of each link at rest [m].
+        closed: whether the last bead is linked to the first.
+    """
+
+    beads: tuple[int, ...]
+    rest: float
+    closed: bool
+
+
+class World:
+    """A Bullet client with a table and a registry of bodies.
+
+    `reset` empties it. Nothing in it depends on the wall clock or on what was simulated before the reset.
+
+    Args:
+        gui: open Bullet's viewer instead of simulating without a window.
+
+    Raises:
+        UserError: a viewer is asked for where there is no display.
+    """
+
+    def __init__(self, gui: bool = False) -> None:
+        if gui and not os.environ.get("DISPLAY"):
+            raise UserError("gui=true needs a display and DISPLAY is not set; use gui=false and `render` for a video")
+        self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        self.bodies: dict[int, Body] = {}
+        self.chains: list[Chain] = []
+        self.ticks = 0
+        self.on_tick: list[Callable[[World], None]] = []
+        self.reset()
+
+    def close(self) -> None:
+        """Disconnect from Bullet; further calls do nothing."""
+        if self.client >= 0:
+            pybullet.disconnect(self.client)
+            self.client = -1
+
+    def reset(self) -> None:
+        """Empty the world: only the table is left."""
+        # A world of rigid bodies alone steps faster than the default one, which is ready for soft bodies.
+        pybullet.resetSimulation(flags=pybullet.RESET_USE_DISCRETE_DYNAMICS_WORLD, physicsClientId=self.client)
+        pybullet.setPhysicsEngineParameter(
+            fixedTimeStep=TICK,
+            enableFileCaching=1,
+            deterministicOverlappingPairs=1,
+            solverResidualThreshold=1e-4,
+            physicsClientId=self.client,
+        )
+        pybullet.setGravity(0, 0, GRAVITY, physicsClientId=self.client)
+        self.bodies.clear()
+        self.chains.clear()
+        self.on_tick.clear()
+        self.ticks = 0
+        table = pybullet.createCollisionShape(
+            pybullet.GEOM_BOX, halfExtents=[1.0, 1.0, 0.1], physicsClientId=self.client
+        )
+        self.table = pybullet.createMultiBody(0, table, basePosition=[0.5, 0, -0.1], physicsClientId=self.client)
+        pybullet.changeDynamics(self.table, -1, **MATERIAL, physicsClientId=self.client)
+
+    @property
+    def time(self) -> float:
+        """Simulated seconds since the reset."""
+        return self.ticks * TICK
+
+    def step(self, ticks: int = 1) -> None:
+        """Simulate a number of ticks and call every `on_tick` hook after each."""
+        for _ in range(ticks):
+            pybullet.stepSimulation(physicsClientId=self.client)
+            self.ticks += 1
+            for hook in self.on_tick:
+                hook(self)
+
+    def add(
+        self, name: str, shape: Shape, pose: Pose, mass: float = 0.0, kind: str | None = None, **dynamics: float
+    ) -> int:
+        """Put a body into the world.
+
+        Args:
+            name: unique name.
+            shape: its collision and visual shape.
+            pose: of the shape's own frame in the world.
+            mass: [kg]; 0 makes it static.
+            kind: `rigid`, `static` (the default without mass) or `bead`.
+            **dynamics: settings of Bullet's changeDynamics that differ from `MATERIAL`.
+
+        Returns:
+            Bullet's identifier of the body.
+        """
+        centre = shape.centre()
+        position = transform(pose, centre[None])[0]
+        body = shape.create(self.client, mass, [position], pose.quaternion)[0]
+        return self._register(Body(body, name, kind or ("rigid" if mass > 0 else "static"), centre), dynamics)
+
+    def add_urdf(self, name: str, path: Path, pose: Pose, scale: float = 1.0) -> int:
+        """Put a user's URDF body into the world, its base frame at a pose.
+
+        Raises:
+            UserError: the file is missing, or Bullet cannot load it.
+        """
+        if not path.is_file():
+            raise UserError(f"no URDF file {str(path)!r}; give a path that exists, relative ones start here")
+        try:
+            body = pybullet.loadURDF(
+                str(path),
+                list(pose.position),
+                list(pose.quaternion),
+                globalScaling=scale,
+                flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES,
+                physicsClientId=self.client,
+            )
+        except pybullet.error as error:
+            raise UserError(f"{str(path)!r} cannot be loaded as a URDF ({error}); try it in Bullet's viewer") from error
+        centre = np.array(pybullet.getDynamicsInfo(body, -1, physicsClientId=self.client)[3])
+        return self._register(Body(body, name, "rigid", centre), {})
+
+    def add_chain(
+        self, name: str, shape: Shape, positions: Array, mass: float, closed: bool, **dynamics: float
+    ) -> Chain:
+        """Put a row of linked balls into the world, every link as long as it is at first.
+
+        Args:
+            name: the beads are called `NAME bead 0` and so on.
+            shape: of one bead, a ball about its own origin.
+            positions: (N, 3) of the beads [m], evenly spaced.
+            mass: of one bead [kg].
+            closed: link the last bead to the first.
+            **dynamics: settings of Bullet's changeDynamics that differ from `MATERIAL`.
+        """
+        beads = shape.create(self.client, mass, list(positions), [0, 0, 0, 1])
+        for index, bead in enumerate(beads):
+            self._register(Body(bead, f"{name} bead {index}", "bead", np.zeros(3)), dynamics)
+        pairs = list(zip(beads, beads[1:] + beads[:1], strict=True))[: None if closed else -1]
+        for index, (first, second) in enumerate(pairs):
+            half = (positions[(index + 1) % len(beads)] - positions[index]) / 2
+            pybullet.createConstraint(
+                first,
+                -1,
+                second,
+                -1,
+                pybullet.JOINT_POINT2POINT,
+                [0, 0, 0],
+                half.tolist(),
+                (-half).tolist(),
+                physicsClientId=self.client,
+            )
+        chain = Chain(tuple(beads), float(np.linalg.norm(positions[1] - positions[0])), closed)
+        self.chains.append(chain)
+        return chain
+
+    def pin(self, body: int) -> None:
+        """Hold a body where it is, as a clamp would."""
+        position = self.positions([body])[0]
+        pybullet.createConstraint(
+            body, -1, -1, -1, pybullet.JOINT_POINT2POINT, [0, 0, 0], [0, 0, 0], list(position), physicsClientId=self.client
+        )
+
+    def _register(self, body: Body, dynamics: dict[str, float]) -> int:
+        pybullet.changeDynamics(body.id, -1, **{**MATERIAL, **dynamics}, physicsClientId=self.client)
+        self.bodies[body.id] = body
+        return body.id
+
+    def pose(self, body: int) -> Pose:
+        """World pose of a body's shape frame."""
+        position, quaternion = pybullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
+        centred = Pose(np.array(position), np.array(quaternion))
+        return Pose(transform(centred, -self.bodies[body].centre[None])[0], centred.quaternion)
+
+    def positions(self, bodies: Sequence[int]) -> Array:
+        """World positions (N, 3) [m] of the centres of bodies."""
+        return np.array(
+            [pybullet.getBasePositionAndOrientation(body, physicsClientId=self.client)[0] for body in bodies]
+        ).reshape(-1, 3)
+
+    def poses(self) -> Array:
+        """World poses (B, 7), position [m] and quaternion xyzw, of all bodies in the order they were added."""
+        return np.array([np.concatenate(self.pose(body)) for body in self.bodies]).reshape(-1, 7)
+
+    def dynamic(self) -> list[int]:
+        """Bullet identifiers of the bodies that can move."""
+        return [body.id for body in self.bodies.values() if body.kind != "static"]
+
+    def speed(self) -> float:
+        """The largest speed [m/s] among the bodies that can move."""
+        fastest = 0.0
+        for body in self.dynamic():
+            linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self.client)
+            # Turning counts as the speed of a point 2 cm from the centre, the half width of a typical part.
+            fastest = max(fastest, np.hypot(np.linalg.norm(linear), 0.02 * np.linalg.norm(angular)))
+        return float(fastest)
+
+    def settle(self, cap: float = 2.0, still: float = STILL) -> bool:
+        """Simulate until everything is at rest, or until `cap` simulated seconds have passed.
+
+        Returns:
+            Whether everything came to rest.
+        """
+        for _ in range(round(cap / TICK / 8)):
+            self.step(8)
+            if self.speed() < still:
+                return True
+        return False
+
+    def bounds(self, body: int) -> Array:
+        """Axis-aligned box (2, 3) [m] around a body: lower and upper corner."""
+        return np.array(pybullet.getAABB(body, -1, physicsClientId=self.client))
+
+    def top(self, without: Sequence[int] = ()) -> float:
+        """Height [m] of the highest point of any body but those named; 0 for an empty table."""
+        return max((self.bounds(body)[1, 2] for body in self.bodies if body not in without), default=0.0)
+
+    def surface(self, points: ArrayLike, without: int = -1) -> Array:
+        """Heights (N,) [m] of the first surface straight below points (N, 3) [m], passing through one body."""
+        starts = np.asarray(points, dtype=float).reshape(-1, 3)
+        heights = np.zeros(len(starts))
+        ends = starts.copy()
+        ends[:, 2] = -0.01
+        left = np.arange(len(starts))
+        for _ in range(3):
+            hits = pybullet.rayTestBatch(starts[left].tolist(), ends[left].tolist(), physicsClientId=self.client)
+            again = []
+            for index, hit in zip(left, hits, strict=True):
+                if hit[0] == without >= 0:
+                    starts[index, 2] = hit[3][2] - 1e-4
+                    again.append(index)
+                elif hit[0] >= 0:
+                    heights[index] = hit[3][2]
+            if not again:
+                break
+            left = np.array(again)
+        return heights
+
+    def touching(self, body: int, link: int = -1) -> list[tuple[int, Array, float]]:
+        """Bodies in contact with a body: their identifiers, contact points (3,) [m] and distances [m]."""
+        contacts = pybullet.getContactPoints(bodyA=body, linkIndexA=link, physicsClientId=self.client)
+        return [(c[2], np.array(c[6]), c[8]) for c in contacts if c[8] < 5e-4]
+
+    def push(self, body: int, linear: ArrayLike) -> None:
+        """Set the velocity (3,) [m/s] of a body, as a knock would (used by tests of recovery)."""
+        pybullet.resetBaseVelocity(body, list(np.asarray(linear, dtype=float)), physicsClientId=self.client)
+
+    def move(self, body: int, pose: Pose) -> None:
+        """Put a body at a pose [m] at rest, as a hand would (used by initial states and tests)."""
+        position = transform(pose, self.bodies[body].centre[None])[0]
+        pybullet.resetBasePositionAndOrientation(
+            body, list(position), list(pose.quaternion), physicsClientId=self.client
+        )
+        pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
+
+    def links(self, chain: Chain) -> Array:
+        """(L,) present lengths [m] of a chain's links."""
+        positions = self.positions(chain.beads)
+        following = np.roll(positions, -1, axis=0) if chain.closed else positions[1:]
+        return np.linalg.norm(following - positions[: len(following)], axis=1)
+
+    def stretch(self) -> float:
+        """The longest link of any chain relative to its rest length; 0 without chains."""
+        return max((float(self.links(chain).max() / chain.rest) for chain in self.chains), default=0.0)
