@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.data.collect import Collected, Run, collect
+from multiravens.data.collection import Collected, Run, collect
 from multiravens.data.progress import show_progress
 from multiravens.data.splits import parse_splits
 from multiravens.data.store import Store

@@ -23,11 +23,12 @@ COLORS = (
 )
 PAD_COLOR = (0.24, 0.25, 0.28)
 PAD_SIDE, PAD_HEIGHT = 0.080, 0.002
-SIDES = (0.036, 0.060)  # of a box's footprint [m]: any may carry any other with half its width to spare
+LENGTHS, WIDTHS = (0.046, 0.060), (0.036, 0.046)
+# [m]: with long sides aligned, any two boxes share at least four fifths of the smaller footprint
 HEIGHTS = (0.020, 0.030)
 DENSITY = 900.0  # [kg/m3]: a box of 5 cm weighs about 60 g
 
-MIN_OVERLAP = 0.75
+MIN_OVERLAP = 2 / 3
 NEAR_Z, MAX_TILT = 0.004, np.deg2rad(8)
 RADIUS = 0.045  # half a diagonal of the largest box, and a little [m]
 
@@ -45,7 +46,7 @@ class Stacking(TaskModule):
 
     Success:
         A box's sub-goal holds while it lies level on what it belongs on, at the height of everything below it (4 mm), with
-        three quarters of the smaller of the two footprints shared, and all below it holds too.
+        two thirds of the smaller of the two footprints shared, and all below it holds too.
 
     Args:
         boxes: how many boxes, 2 to 8.
@@ -78,7 +79,8 @@ class Stacking(TaskModule):
     def build(self, world: World, region: Region, rng: np.random.Generator) -> list[SubGoal]:
         """Lay out pads and boxes and draw the towers."""
         self._region = region
-        self._sizes = np.c_[rng.uniform(*SIDES, (self.boxes, 2)), rng.uniform(*HEIGHTS, self.boxes)]
+        ranges = np.array([LENGTHS, WIDTHS, HEIGHTS])
+        self._sizes = rng.uniform(*ranges.T, (self.boxes, 3))
         diagonals = np.linalg.norm(self._sizes[:, :2], axis=1) / 2
         places = region.xy(region.scatter([PAD_SIDE / np.sqrt(2) * 0.9] * self.towers + list(diagonals), rng))
         self._pads = [planar_pose(xy, 0.0, rng.uniform(-np.pi, np.pi)) for xy in places[: self.towers]]

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from multiravens import cli
 from multiravens.data import Episode, Store, collect
+from multiravens.errors import UserError
 
 ENVIRONMENT = {"problem": {"name": "fake", "modules": {"placing": {"parts": 4}}}, "camera": {"noise": 0.0}}
 SEEDS = range(100, 200)
@@ -105,6 +107,13 @@ def make_broken() -> Callable[[int], Any]:
 
 def make_store(data: Path, split: str = "train", seeds: range = SEEDS) -> Store:
     return Store.create(data, "fake", split, seeds, ENVIRONMENT)
+
+
+def assert_one_line(error: pytest.ExceptionInfo[UserError], *parts: str) -> None:
+    text = str(error.value)
+    assert "\n" not in text
+    for part in parts:
+        assert part in text
 
 
 def main(argv: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Episodes on disk: the file format, the folder of a data set, collecting demonstrations into it, and inspection."""
 
-from multiravens.data.collect import Collected, collect
+from multiravens.data.collection import Collected, collect
 from multiravens.data.episode import Episode, read_episode, write_episode
 from multiravens.data.splits import parse_splits
 from multiravens.data.store import Store, find_stores

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiravens import cli
-from multiravens.data.inspect import CONTACT_SHEET, summarize, summarize_episode, write_contact_sheet
+from multiravens.data.inspection import CONTACT_SHEET, summarize, summarize_episode, write_contact_sheet
 from multiravens.data.manifest import rebuild_manifest, verify
 from multiravens.data.store import find_stores
 from multiravens.errors import UserError

@@ -60,7 +60,12 @@ class Flight:
         if pool is None or (self._pools[pool] and len(self._pools) < self._workers):
             pool = _make_pool(*self._start)
             self._pools[pool] = {}
-        self._pools[pool][pool.schedule(self._task, args=(seed,))] = seed
+        try:
+            self._pools[pool][pool.schedule(self._task, args=(seed,))] = seed
+        except RuntimeError:  # pebble's word for a pool whose worker died with nothing to do
+            self._note_idle_death()
+            self._replace(pool)
+            self.add(seed)
 
     def wait(self) -> list[tuple[int, Result]]:
         """Waits until a seed ends.
@@ -77,8 +82,11 @@ class Flight:
         for pool, futures in list(self._pools.items()):
             for future in [future for future in futures if future.done()]:
                 error = future.exception()
+                if isinstance(error, ProcessExpired):
+                    self._note_crash(futures[future], error.exitcode)
+                elif isinstance(error, BrokenProcessPool):
+                    self._note_idle_death()
                 if isinstance(error, ProcessExpired | BrokenProcessPool):
-                    self._note_crash(futures[future], error)
                     self._replace(pool)
                     break
                 if error is not None:
@@ -103,19 +111,18 @@ class Flight:
         for seed in seeds:
             self.add(seed)
 
-    def _note_crash(self, seed: int, error: BaseException) -> None:
-        """Counts a worker's death against its seed, or against all workers where pebble can't tell the seed."""
-        if isinstance(error, ProcessExpired):
-            self._crashes[seed] += 1
-            if self._crashes[seed] >= _MOST_CRASHES:
-                raise UserError(
-                    f"seed {seed} was lost {_MOST_CRASHES} times because its worker process died (exit code "
-                    f"{error.exitcode}; -9 is often a lack of memory): try fewer workers"
-                )
-        else:
-            self._idle_deaths += 1
-            if self._idle_deaths >= _MOST_IDLE_DEATHS:
-                raise UserError(f"{_MOST_IDLE_DEATHS} worker processes in a row died before their work: try workers=1")
+    def _note_crash(self, seed: int, code: object) -> None:
+        self._crashes[seed] += 1
+        if self._crashes[seed] >= _MOST_CRASHES:
+            raise UserError(
+                f"seed {seed} was lost {_MOST_CRASHES} times because its worker process died (exit code {code}; "
+                "-9 is often a lack of memory): try fewer workers"
+            )
+
+    def _note_idle_death(self) -> None:
+        self._idle_deaths += 1
+        if self._idle_deaths >= _MOST_IDLE_DEATHS:
+            raise UserError(f"{_MOST_IDLE_DEATHS} worker processes in a row died before their work: try workers=1")
 
 
 def _make_pool(start: Callable[..., None], arguments: tuple[Any, ...]) -> ProcessPool:

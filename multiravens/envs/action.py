@@ -10,12 +10,27 @@ from numpy.typing import ArrayLike, NDArray
 from multiravens.geometry import BOUNDS, Array, Pose, quaternion_yaw, rotate, wrap_angle, yaw_quaternion
 
 _LOWER, _UPPER = BOUNDS.T.astype(np.float32)
+
+
+class PositionSpace(spaces.Box):
+    """Positions (3,) [m], world frame. It holds everything within a metre of the origin, as gymnasium likes spaces to be
+    symmetric; samples are drawn in the workspace, and actions outside of it are moved to its edge.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(-1.0, 1.0, (3,), np.float32)
+
+    def sample(self, mask: None = None, probability: None = None) -> NDArray[np.float32]:
+        """A position drawn evenly from the workspace."""
+        return self.np_random.uniform(_LOWER, _UPPER).astype(np.float32)
+
+
 SPACE = spaces.Dict(
     {
         f"{part}_{field}": space
         for part in ("pick", "place")
         for field, space in (
-            ("position", spaces.Box(_LOWER, _UPPER, dtype=np.float32)),
+            ("position", PositionSpace()),
             ("quaternion", spaces.Box(-1.0, 1.0, (4,), np.float32)),
         )
     }

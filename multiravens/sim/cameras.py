@@ -4,10 +4,11 @@ The table, the robot and the gripper are not drawn: an empty pixel has the table
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import pybullet
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, SHAPE, Array, rotation_matrix
 from multiravens.heightmap import Color, Height, depth_to_points, fuse
@@ -25,15 +26,38 @@ class Camera(ABC):
         """Colour (320, 160, 3) and height (320, 160) [m]; rng feeds the noise of cameras that have any."""
 
 
-def _raw(depth: np.ndarray, projection: ArrayLike) -> Array:
-    """Undo TinyRenderer's depth coding, which is the perspective one whatever the projection is.
+def _render(
+    world: World, size: tuple[int, int], view: Sequence[float], projection: Sequence[float]
+) -> tuple[Color, Array, NDArray[np.bool_]]:
+    """Draw a world without shadow, which is fast and leaves every face its own plain colour.
 
     Returns:
-        (H, W) distance along the optical axis [m].
+        Of the N pixels that show registered bodies: colours (N, 3) and distances along the optical axis (N,) [m], in the
+        order of the mask (H, W) bool that says which pixels they are.
     """
-    a, b = np.asarray(projection, dtype=float)[[10, 14]]
+    height, width = size
+    _, _, rgba, depth, segmentation = pybullet.getCameraImage(
+        width,
+        height,
+        view,
+        projection,
+        lightDirection=[0.35, 0.25, 1.0],
+        lightAmbientCoeff=0.55,
+        lightDiffuseCoeff=0.5,
+        lightSpecularCoeff=0.0,
+        shadow=0,
+        renderer=pybullet.ER_TINY_RENDERER,
+        physicsClientId=world.client,
+    )
+    registered = np.zeros(max(world.bodies, default=0) + 2, bool)
+    registered[list(world.bodies)] = True
+    # Background is -1, the last entry, and whatever was loaded after the registered bodies lands there too.
+    seen = registered[np.minimum(segmentation, len(registered) - 1)]
+    # TinyRenderer codes depth as a perspective projection would, whatever the projection is.
+    a, b = projection[10], projection[14]
     far, near = b / (a + 1), b / (a - 1)
-    return (far * near / (near - far)) / (depth.astype(float) - far / (far - near))
+    distance = (far * near / (near - far)) / (depth[seen].astype(float) - far / (far - near))
+    return rgba[..., :3][seen], distance, seen
 
 
 class Orthographic(Camera):
@@ -53,25 +77,13 @@ class Orthographic(Camera):
 
     def observe(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
         """Colour (320, 160, 3) and height (320, 160) [m]; rng is not used."""
-        rows, columns = SHAPE
-        _, _, rgba, depth, segmentation = pybullet.getCameraImage(
-            columns,
-            rows,
-            self._view,
-            self._projection,
-            lightDirection=[0.35, 0.25, 1.0],
-            lightAmbientCoeff=0.55,
-            lightDiffuseCoeff=0.5,
-            lightSpecularCoeff=0.0,
-            shadow=0,
-            renderer=pybullet.ER_TINY_RENDERER,
-            physicsClientId=world.client,
-        )
+        colors, distance, seen = _render(world, SHAPE, self._view, self._projection)
+        color = np.full((*SHAPE, 3), TABLE_COLOR, np.uint8)
+        height = np.zeros(SHAPE, np.float32)
+        color[seen] = colors
+        height[seen] = np.maximum(self._EYE - distance, 0.0)
         # The picture's rows run along -y.
-        seen = np.isin(segmentation, list(world.bodies))[::-1]
-        height = np.where(seen, self._EYE - _raw(depth[::-1], self._projection), 0.0)
-        color = np.where(seen[..., None], rgba[::-1, :, :3], np.array(TABLE_COLOR, np.uint8))
-        return np.ascontiguousarray(color.astype(np.uint8)), np.maximum(height, 0.0).astype(np.float32)
+        return np.ascontiguousarray(color[::-1]), np.ascontiguousarray(height[::-1])
 
 
 class RealSense(Camera):
@@ -117,25 +129,11 @@ class RealSense(Camera):
 
     def _cloud(self, world: World, pose: Array, rng: np.random.Generator) -> tuple[Array, Color]:
         """World points (N, 3) and colours (N, 3) that one view sees of the registered bodies."""
-        height, width = self._SIZE
         position, forward, up = pose[:3, 3], pose[:3, 2], -pose[:3, 1]
         view = pybullet.computeViewMatrix(position.tolist(), (position + forward).tolist(), up.tolist())
-        _, _, rgba, depth, segmentation = pybullet.getCameraImage(
-            width,
-            height,
-            view,
-            self._projection,
-            lightDirection=[0.35, 0.25, 1.0],
-            lightAmbientCoeff=0.55,
-            lightDiffuseCoeff=0.5,
-            lightSpecularCoeff=0.0,
-            shadow=0,
-            renderer=pybullet.ER_TINY_RENDERER,
-            physicsClientId=world.client,
-        )
-        distance = np.where(np.isin(segmentation, list(world.bodies)), _raw(depth, self._projection), np.nan)
-        seen = np.isfinite(distance)
-        distance[seen] += rng.normal(0.0, 1.0, seen.sum()) * self.depth_noise
-        colors = rgba[..., :3][seen] + rng.normal(0.0, 1.0, (seen.sum(), 3)) * (255 * self.color_noise)
-        points = depth_to_points(distance, self._FOCAL, self._CENTRE, pose)
-        return points, np.clip(np.rint(colors), 0, 255).astype(np.uint8)
+        colors, distance, seen = _render(world, self._SIZE, view, self._projection)
+        depth = np.full(self._SIZE, np.nan)
+        depth[seen] = distance + rng.normal(0.0, 1.0, len(distance)) * self.depth_noise
+        noisy = colors + rng.normal(0.0, 1.0, colors.shape) * (255 * self.color_noise)
+        points = depth_to_points(depth, self._FOCAL, self._CENTRE, pose)
+        return points, np.clip(np.rint(noisy), 0, 255).astype(np.uint8)

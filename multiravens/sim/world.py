@@ -101,8 +101,19 @@ class World:
         table = pybullet.createCollisionShape(
             pybullet.GEOM_BOX, halfExtents=[1.0, 1.0, 0.1], physicsClientId=self.client
         )
-        self.table = pybullet.createMultiBody(0, table, basePosition=[0.5, 0, -0.1], physicsClientId=self.client)
+        self.table = pybullet.createMultiBody(
+            0, table, self.unseen, basePosition=[0.5, 0, -0.1], physicsClientId=self.client
+        )
         pybullet.changeDynamics(self.table, -1, **MATERIAL, physicsClientId=self.client)
+
+    @property
+    def unseen(self) -> int:
+        """A visual shape for bodies that observations leave out; Bullet would draw one without any as it collides."""
+        return int(
+            pybullet.createVisualShape(
+                pybullet.GEOM_SPHERE, radius=0.001, rgbaColor=[0, 0, 0, 0], physicsClientId=self.client
+            )
+        )
 
     @property
     def time(self) -> float:
