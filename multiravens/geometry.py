@@ -111,7 +111,7 @@ def pixel_to_xy(pixel: ArrayLike, factor: int = 1) -> Array:
 
 
 def xy_to_pixel(xy: ArrayLike, factor: int = 1) -> NDArray[np.int64]:
-    """The pixel (..., 2), (row, column), whose centre is nearest to world xy (..., 2) [m]; it may lie outside the map."""
+    """The (row, column) (..., 2) of the pixel centred nearest to world xy (..., 2) [m]; it may lie outside the map."""
     points = np.asarray(xy, dtype=float)
     fine = np.stack([points[..., 1] - BOUNDS[1, 0], points[..., 0] - BOUNDS[0, 0]], axis=-1) / PIXEL
     return np.floor((fine - (factor - 1) / 2) / factor + 0.5).astype(np.int64)

@@ -51,7 +51,9 @@ def _polygon(sides: int, radius: float) -> Shape:
 
 def _bars(*bars: tuple[float, float, float, float, float]) -> Shape:
     """Boxes given as centre x, centre y, length, width [m], yaw [degrees]."""
-    boxes = tuple(Box((length, width, HEIGHT), (x, y, HEIGHT / 2), np.deg2rad(yaw)) for x, y, length, width, yaw in bars)
+    boxes = tuple(
+        Box((length, width, HEIGHT), (x, y, HEIGHT / 2), np.deg2rad(yaw)) for x, y, length, width, yaw in bars
+    )
     return Shape(boxes, _GREY)
 
 
@@ -64,7 +66,9 @@ LIBRARY = {
         _made("triangle", _polygon(3, 0.030), 0.030, 120),
         _made("hexagon", _polygon(6, 0.025), 0.025, 60),
         _made("cross", _bars((0, 0, 0.054, 0.018, 0), (0, 0, 0.018, 0.054, 0)), 0.0285, 90),
-        _made("angle", _bars((0, -0.015, 0.048, 0.018, 0), (-0.015, 0.009, 0.018, 0.030, 0)), 0.034, 360, (-0.015, -0.015)),
+        _made(
+            "angle", _bars((0, -0.015, 0.048, 0.018, 0), (-0.015, 0.009, 0.018, 0.030, 0)), 0.034, 360, (-0.015, -0.015)
+        ),
         _made("tee", _bars((0, 0.015, 0.052, 0.018, 0), (0, -0.010, 0.018, 0.032, 0)), 0.0355, 360, (0, 0.015)),
         _made("zed", _bars((-0.010, 0.009, 0.036, 0.018, 0), (0.010, -0.009, 0.036, 0.018, 0)), 0.0335, 180),
     )
@@ -74,19 +78,21 @@ LIBRARY = {
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "grasp")
 
 
-def user_part(description: str | Mapping[str, Any]) -> Part:
-    """A part of one's own.
+def part(description: str | Mapping[str, Any]) -> Part:
+    """A part of the library by name, or one of one's own.
 
     Args:
-        description: `mesh` or `urdf`, a path; and, as far as the defaults do not fit, `name`, `scale` (metres a unit),
-            `symmetry` (degrees after which it looks the same, 360 by default, 0 for round) and `grasp` ([x, y] of a flat
-            spot of its top, in metres from its middle).
+        description: a name; or a mapping with `mesh` or `urdf`, a path; and, as far as the defaults do not fit,
+            `name`, `scale` (metres a unit), `symmetry` (degrees after which it looks the same, 360 by default, 0 for
+            round) and `grasp` ([x, y] of a flat spot of its top, in metres from its middle).
 
     Raises:
         UserError: an unknown name or key, a file that cannot be read, or a part too large for a plate.
     """
     if isinstance(description, str):
-        raise unknown("shape", description, LIBRARY)
+        if description not in LIBRARY:
+            raise unknown("shape", description, LIBRARY)
+        return LIBRARY[description]
     for key in description:
         if key not in _KEYS:
             raise unknown("key of a part", str(key), _KEYS)
@@ -98,8 +104,8 @@ def user_part(description: str | Mapping[str, Any]) -> Part:
     radius, height = float(np.linalg.norm(extents[:2]) / 2), float(extents[2])
     if not (0.008 <= radius <= 0.045 and height <= 0.08):
         raise UserError(
-            f"{str(path)!r} is {extents[0]:.3f} x {extents[1]:.3f} x {height:.3f} m; parts are 1.6 to 9 cm across and up to "
-            "8 cm high: set scale (metres a unit of the file)"
+            f"{str(path)!r} is {extents[0]:.3f} x {extents[1]:.3f} x {height:.3f} m; parts are 1.6 to "
+            "9 cm across and up to 8 cm high: set scale (metres a unit of the file)"
         )
     x, y = (float(value) for value in description.get("grasp", (0.0, 0.0)))
     symmetry = np.deg2rad(float(description.get("symmetry", 360)))

@@ -12,7 +12,7 @@ from multiravens.envs.region import Region
 from multiravens.geometry import Array, planar_pose, quaternion_yaw, rotate, tilt, wrap_angle
 from multiravens.sim.shapes import disc
 from multiravens.sim.world import World
-from multiravens.tasks.parts import LIBRARY, Part, user_part
+from multiravens.tasks.parts import LIBRARY, Part, part
 
 COLORS = (
     (0.84, 0.24, 0.20),
@@ -39,8 +39,8 @@ class Placing(TaskModule):
     """Parts onto their plates, as in kitting.
 
     Description:
-        Parts of different shapes lie about, among plates that all look alike. Each part belongs on one plate, at one yaw
-        where its shape has one; the goal images alone say which. Some plates stay empty.
+        Parts of different shapes lie about, among plates that all look alike. Each part belongs on one plate, at one
+        yaw where its shape has one; the goal images alone say which. Some plates stay empty.
 
     Randomizations:
         Which shapes and colours are there, where parts and plates lie and how they are turned, which part goes on which
@@ -55,7 +55,7 @@ class Placing(TaskModule):
         decoys: how many more plates than parts, 0 to 4.
         same_color: paint all parts alike, so that only shape tells them apart.
         shapes: names from the library, or mappings with `mesh` or `urdf` (a path) for a part of one's own, see
-            `parts.user_part`; None for the whole library.
+            `parts.part`; None for the whole library.
 
     Raises:
         ValueError: a count out of its range, an unknown shape, or fewer shapes than parts.
@@ -73,7 +73,7 @@ class Placing(TaskModule):
         if not 0 <= decoys <= 4:
             raise ValueError(f"decoys={decoys}: give 0 to 4")
         names = list(LIBRARY) if shapes is None else list(shapes)
-        self.library = [LIBRARY[name] if name in LIBRARY else user_part(name) for name in names]
+        self.library = [part(name) for name in names]
         if len(self.library) < parts:
             raise ValueError(f"parts={parts} but shapes lists {len(self.library)}; list as many shapes as parts")
         self.parts, self.decoys, self.same_color = parts, decoys, same_color
@@ -107,9 +107,7 @@ class Placing(TaskModule):
             self._bodies.append(kind.add(world, f"part {index}", pose, color, PART_MASS))
         self._goals = rng.permutation(len(self._plates))[: self.parts]
         self._yaws = rng.uniform(-np.pi, np.pi, self.parts)
-        return [
-            SubGoal(f"{kind.name} on plate {plate}") for kind, plate in zip(self._kinds, self._goals, strict=True)
-        ]
+        return [SubGoal(f"{kind.name} on plate {plate}") for kind, plate in zip(self._kinds, self._goals, strict=True)]
 
     def holds(self, world: World) -> NDArray[np.bool_]:
         """(parts,) which parts stand on their plates."""

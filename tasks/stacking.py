@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from multiravens.envs.action import Action, transport
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
-from multiravens.geometry import Array, planar_pose, quaternion_yaw, rotate, tilt
+from multiravens.geometry import Array, Pose, planar_pose, quaternion_yaw, rotate, tilt
 from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
 
@@ -37,16 +37,16 @@ class Stacking(TaskModule):
     """Boxes into towers, in a drawn order.
 
     Description:
-        Boxes of different footprints, heights and colours lie about, with square pads for towers. Each box belongs at one
-        level of one tower; the goal images alone say which.
+        Boxes of different footprints, heights and colours lie about, with square pads for towers. Each box belongs at
+        one level of one tower; the goal images alone say which.
 
     Randomizations:
-        Sizes and colours of the boxes, where they and the pads lie and how they are turned, which box goes where, and how
-        high each tower gets.
+        Sizes and colours of the boxes, where they and the pads lie and how they are turned, which box goes where, and
+        how high each tower gets.
 
     Success:
-        A box's sub-goal holds while it lies level on what it belongs on, at the height of everything below it (4 mm), with
-        two thirds of the smaller of the two footprints shared, and all below it holds too.
+        A box's sub-goal holds while it lies level on what it belongs on, at the height of everything below it (4 mm),
+        with two thirds of the smaller of the two footprints shared, and all below it holds too.
 
     Args:
         boxes: how many boxes, 2 to 8.
@@ -79,8 +79,8 @@ class Stacking(TaskModule):
     def build(self, world: World, region: Region, rng: np.random.Generator) -> list[SubGoal]:
         """Lay out pads and boxes and draw the towers."""
         self._region = region
-        ranges = np.array([LENGTHS, WIDTHS, HEIGHTS])
-        self._sizes = rng.uniform(*ranges.T, (self.boxes, 3))
+        low, high = np.array([LENGTHS, WIDTHS, HEIGHTS]).T
+        self._sizes = rng.uniform(low, high, (self.boxes, 3))
         diagonals = np.linalg.norm(self._sizes[:, :2], axis=1) / 2
         places = region.xy(region.scatter([PAD_SIDE / np.sqrt(2) * 0.9] * self.towers + list(diagonals), rng))
         self._pads = [planar_pose(xy, 0.0, rng.uniform(-np.pi, np.pi)) for xy in places[: self.towers]]
@@ -130,7 +130,10 @@ class Stacking(TaskModule):
     def holds(self, world: World) -> NDArray[np.bool_]:
         """(boxes,) which boxes are where they belong."""
         poses = [world.pose(body) for body in self._bodies]
-        outlines = [_outline(pose.position[:2], quaternion_yaw(pose.quaternion), size) for pose, size in zip(poses, self._sizes)]
+        outlines = [
+            _outline(pose.position[:2], quaternion_yaw(pose.quaternion), size)
+            for pose, size in zip(poses, self._sizes, strict=True)
+        ]
         flags: dict[int, bool] = {}
 
         def stands(box: int) -> bool:
@@ -167,7 +170,7 @@ class Stacking(TaskModule):
         yaw = quaternion_yaw(self._pads[self._tower[index]].quaternion)
         return self._transport(world, index, goal.position[:2], yaw)
 
-    def _highest_over(self, poses: list, xy: Array, z: float, without: set[int]) -> int | None:  # type: ignore[type-arg]
+    def _highest_over(self, poses: list[Pose], xy: Array, z: float, without: set[int]) -> int | None:
         """The highest box above height z whose middle is near xy; None where there is none."""
         near = [
             (float(pose.position[2]), box)

@@ -24,7 +24,9 @@ def world() -> Iterator[World]:
 def boxes(world: World) -> list[np.ndarray]:
     """Four boxes of known heights and places; returns their xy."""
     rng = np.random.default_rng(1)
-    places = [np.array([x, y]) + rng.uniform(-0.01, 0.01, 2) for x, y in [(0.4, -0.3), (0.6, -0.1), (0.4, 0.1), (0.6, 0.3)]]
+    places = [
+        np.array([x, y]) + rng.uniform(-0.01, 0.01, 2) for x, y in [(0.4, -0.3), (0.6, -0.1), (0.4, 0.1), (0.6, 0.3)]
+    ]
     for index, (xy, height) in enumerate(zip(places, HEIGHTS, strict=True)):
         world.add(f"box {index}", slab((0.05, 0.06, height), (0.8, 0.2 * index, 0.3)), planar_pose(xy, 0, 0.3 * index))
     return places

@@ -15,6 +15,7 @@ from multiravens.envs import PROBLEMS, PickPlaceEnv, demonstrate, goal_sequence,
 from multiravens.envs.oracle import goal_frames
 from multiravens.errors import UserError
 from multiravens.registration import environment_id
+from multiravens.tasks.placing import Placing
 
 
 def digest(seed: int, problem: str, first: int | None = None) -> str:
@@ -96,7 +97,7 @@ def test_vector_environments_agree() -> None:
     results = []
     for mode in ("sync", "async"):
         envs = gymnasium.make_vec("multiravens/PlacingStacking-v0", num_envs=2, vectorization_mode=mode)
-        observation, _ = envs.reset(seed=[3, 4])
+        observation, _ = envs.reset(seed=3)
         envs.action_space.seed(0)
         after, reward, *_ = envs.step(envs.action_space.sample())
         results.append([observation["color"], after["height"].copy(), after["pointer"].copy(), reward])
@@ -119,9 +120,12 @@ def test_a_demonstration_replays_through_the_public_action() -> None:
 def test_undoing_a_sub_goal_costs_its_credit() -> None:
     env = make("placing")
     env.reset(seed=2)
-    _, reward, *_, info = env.step(env.expert())
+    action = env.expert()
+    assert action is not None
+    _, reward, *_, info = env.step(action)
     assert reward == 0.25 and info["holds"].tolist() == [True, False, False, False]
     placed = env.problem.modules["placing"]
+    assert isinstance(placed, Placing)
     xy = placed._plates[placed._goals[0]]
     away = {
         "pick_position": [*xy, 0.03],
@@ -159,7 +163,7 @@ def test_a_broken_action_is_named(field: str, value: list[float] | None, message
 def test_an_action_outside_the_workspace_is_a_miss_not_an_error() -> None:
     env = make("stacking")
     env.reset(seed=0)
-    action = {key: np.zeros(space.shape, np.float32) for key, space in env.action_space.spaces.items()}
+    action = {key: np.zeros(space.shape or (), np.float32) for key, space in env.action_space.spaces.items()}
     for key in ("pick_quaternion", "place_quaternion"):
         action[key][3] = 1
     action["pick_position"][:] = [9, 9, 9]

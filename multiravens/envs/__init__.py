@@ -34,6 +34,7 @@ __all__ = [
     "transport",
 ]
 
+
 def from_config(config: DictConfig) -> PickPlaceEnv:
     """Build the environment that a configuration describes by `problem`, `camera`, `motion`, `resolution` and `gui`.
 

@@ -13,8 +13,8 @@ _LOWER, _UPPER = BOUNDS.T.astype(np.float32)
 
 
 class PositionSpace(spaces.Box):
-    """Positions (3,) [m], world frame. It holds everything within a metre of the origin, as gymnasium likes spaces to be
-    symmetric; samples are drawn in the workspace, and actions outside of it are moved to its edge.
+    """Positions (3,) [m], world frame. It holds everything within a metre of the origin, as gymnasium likes spaces to
+    be symmetric; samples are drawn in the workspace, and actions outside of it are moved to its edge.
     """
 
     def __init__(self) -> None:

@@ -22,21 +22,21 @@ RESOLUTIONS = {"full": 1, "half": 2}
 Observation = dict[str, Any]
 
 
-class PickPlaceEnv(gymnasium.Env[Observation, dict[str, NDArray[np.float32]]]):
+class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     """Pick and place on a table seen from above.
 
-    Observation: `color` (H, W, 3) uint8; `height` (H, W) float32 above the table [m]; `pointer`, the first sub-goal of the
-    goal sequence that does not hold (the number of sub-goals when all do). H, W is 320, 160, or 160, 80 at half resolution;
-    rows run along +y, columns along +x.
+    Observation: `color` (H, W, 3) uint8; `height` (H, W) float32 above the table [m]; `pointer`, the first sub-goal
+    of the goal sequence that does not hold (the number of sub-goals when all do). H, W is 320, 160, or 160, 80 at
+    half resolution; rows run along +y, columns along +x.
 
-    Action: `pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): metres and xyzw in
-    the world frame. Only yaw is used of the quaternions; descents end at contact.
+    Action: `pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): metres and
+    xyzw in the world frame. Only yaw is used of the quaternions; descents end at contact.
 
     Reward: change of the standing credit, so negative when something is undone. Terminates when every sub-goal holds,
     truncates after `problem.max_steps` actions.
 
-    Info: `seed`, `holds` (G,) bool, `credit`, `credit_by_module`, `poses` (B, 7), `motion` (`ok` or why the primitive ended
-    early) and `ended` (empty, `success` or `steps`).
+    Info: `seed`, `holds` (G,) bool, `credit`, `credit_by_module`, `poses` (B, 7), `motion` (`ok` or why the primitive
+    ended early) and `ended` (empty, `success` or `steps`).
 
     Args:
         problem: what is on the table.
@@ -60,7 +60,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, NDArray[np.float32]]]):
         self.render_mode = "rgb_array"
         self.world = World(gui)
         shape = tuple(side // RESOLUTIONS[resolution] for side in SHAPE)
-        self.action_space = SPACE
+        self.action_space: spaces.Dict = SPACE
         self.observation_space = spaces.Dict(
             {
                 "color": spaces.Box(0, 255, (*shape, 3), np.uint8),

@@ -1,7 +1,8 @@
 """What a task module is: one job on one part of the table.
 
-A module is one class and one YAML. It states the rectangle it needs, builds its bodies there, says which of its sub-goals
-hold, and knows an expert's action for each. Composing modules, rewards, goals and oracles are made from these.
+A module is one class and one YAML. It states the rectangle it needs, builds its bodies there, says which of its
+sub-goals hold, and knows an expert's action for each. Composing modules, rewards, goals and oracles are made from
+these.
 """
 
 from abc import ABC, abstractmethod

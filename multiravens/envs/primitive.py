@@ -1,7 +1,7 @@
 """The one motion primitive: pick and place.
 
-From above the pick, down until contact, hold, up, across, down until what is held touches, let go, up. Descents are fast
-until 2 cm above what rays say is below. Every part ends after a known number of ticks.
+From above the pick, down until contact, hold, up, across, down until what is held touches, let go, up. Descents are
+fast until 2 cm above what rays say is below. Every part ends after a known number of ticks.
 """
 
 import numpy as np
@@ -115,7 +115,7 @@ class _Primitive:
         """Move in a straight line; False when the load was lost or had to be let go."""
         start, turn = self.position, self.yaw
         # Turning is no faster than half a turn in the time the tip takes for 25 cm.
-        ticks = int(np.ceil(max(np.linalg.norm(goal - start) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)))
+        ticks = int(np.ceil(max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)))
         for tick in range(1, ticks + 1):
             share = tick / ticks
             self.position, self.yaw = start + share * (goal - start), turn + share * (yaw - turn)

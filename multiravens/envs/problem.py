@@ -80,7 +80,9 @@ class Problem:
                 reason = "a sub-goal held at the start"
             else:
                 return
-        raise UserError(f"{self.name}: no start state in {_ATTEMPTS} draws for seed {seed} ({reason}); use fewer bodies")
+        raise UserError(
+            f"{self.name}: no start state in {_ATTEMPTS} draws for seed {seed} ({reason}); use fewer bodies"
+        )
 
     def _draw(self, world: World, rng: np.random.Generator) -> None:
         regions = share_table([module.footprint for module in self.modules.values()], list(self.modules), rng)
@@ -98,7 +100,8 @@ class Problem:
     def credit_by_module(self, holds: NDArray[np.bool_]) -> dict[str, float]:
         """Each module's share of the credit, by name."""
         return {
-            name: sum(bool(held) for step, held in zip(self.steps, holds, strict=True) if step.module == name) / self.size
+            name: sum(bool(held) for step, held in zip(self.steps, holds, strict=True) if step.module == name)
+            / self.size
             for name in self.modules
         }
 
@@ -124,7 +127,9 @@ def _arrange(subgoals: Mapping[str, list[SubGoal]], order: str, rng: np.random.G
     if order == "sequential":
         turns = [name for name in names for _ in queues[name]]
     elif order == "interleaved":
-        turns = [name for round_ in range(max(map(len, queues.values()))) for name in names if round_ < len(queues[name])]
+        turns = [
+            name for round_ in range(max(map(len, queues.values()))) for name in names if round_ < len(queues[name])
+        ]
     else:
         turns = [name for name in names for _ in queues[name]]
         turns = [turns[index] for index in rng.permutation(len(turns))]

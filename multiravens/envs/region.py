@@ -125,7 +125,5 @@ def _free(taken: np.ndarray, span: np.ndarray) -> np.ndarray:
         return np.zeros((0, 2), int)
     summed = np.pad(taken.astype(int).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = span
-    inside = (
-        summed[rows:, columns:] - summed[:-rows, columns:] - summed[rows:, :-columns] + summed[:-rows, :-columns]
-    )
+    inside = summed[rows:, columns:] - summed[:-rows, columns:] - summed[rows:, :-columns] + summed[:-rows, :-columns]
     return np.argwhere(inside == 0)

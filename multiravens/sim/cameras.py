@@ -32,8 +32,8 @@ def _render(
     """Draw a world without shadow, which is fast and leaves every face its own plain colour.
 
     Returns:
-        Of the N pixels that show registered bodies: colours (N, 3) and distances along the optical axis (N,) [m], in the
-        order of the mask (H, W) bool that says which pixels they are.
+        Of the N pixels that show registered bodies: colours (N, 3) and distances along the optical axis (N,) [m], in
+        the order of the mask (H, W) bool that says which pixels they are.
     """
     height, width = size
     _, _, rgba, depth, segmentation = pybullet.getCameraImage(
@@ -105,7 +105,8 @@ class RealSense(Camera):
     def __init__(self, color_noise: float = 3 / 255, depth_noise: float = 0.003) -> None:
         if not (0 <= color_noise <= 1 and 0 <= depth_noise <= 0.1):
             raise ValueError(
-                f"color_noise={color_noise} and depth_noise={depth_noise}: give a share from 0 to 1 and metres from 0 to 0.1"
+                f"color_noise={color_noise} and depth_noise={depth_noise}: "
+                "give a share from 0 to 1 and metres from 0 to 0.1"
             )
         self.color_noise, self.depth_noise = color_noise, depth_noise
         height, width = self._SIZE

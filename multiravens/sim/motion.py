@@ -1,7 +1,7 @@
 """Motions: how a suction tip gets from pose to pose. A floating head is fast; an arm drives its joints' motors.
 
-Both hold what they touch with a bounded constraint: a rigid body by a fixed joint, a bead by a ball joint that gives way
-before links stretch.
+Both hold what they touch with a bounded constraint: a rigid body by a fixed joint, a bead by a ball joint that gives
+way before links stretch.
 """
 
 from abc import ABC, abstractmethod
@@ -114,9 +114,7 @@ class GripperMotion(Motion):
             pybullet.GEOM_CYLINDER, radius=TIP_RADIUS, height=self._LENGTH, physicsClientId=client
         )
         centre = np.array(HOME) + [0, 0, self._LENGTH / 2]
-        self.body = pybullet.createMultiBody(
-            self._MASS, shape, world.unseen, centre.tolist(), physicsClientId=client
-        )
+        self.body = pybullet.createMultiBody(self._MASS, shape, world.unseen, centre.tolist(), physicsClientId=client)
         pybullet.changeDynamics(self.body, -1, linearDamping=0, angularDamping=0, physicsClientId=client)
         self._anchor = pybullet.createConstraint(
             self.body, -1, -1, -1, pybullet.JOINT_FIXED, [0, 0, 0], [0, 0, 0], centre.tolist(), physicsClientId=client

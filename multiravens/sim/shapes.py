@@ -7,7 +7,7 @@ otherwise, so that a body at height z rests with its underside at z.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pybullet
@@ -20,7 +20,7 @@ from multiravens.geometry import Array
 RGB = tuple[float, float, float]
 
 MARGIN = 0.001
-"""Bullet rounds convex hulls outwards by this much [m]; hulls are made smaller by it so that they measure what they say."""
+"""Bullet rounds convex hulls outwards by this much [m]; hulls are made smaller by it to measure what they say."""
 SIDES = 28
 """Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
 
@@ -176,7 +176,7 @@ class Shape:
         return int(pybullet.createCollisionShapeArray(**plural, physicsClientId=client))
 
     def _visual(self, client: int, centre: Array) -> int:
-        mesh = trimesh.util.concatenate([piece.mesh() for piece in self.pieces])
+        mesh = cast(trimesh.Trimesh, trimesh.util.concatenate([piece.mesh() for piece in self.pieces]))
         corners = mesh.vertices - centre
         if self.smooth:
             vertices, faces, normals = corners, mesh.faces.ravel(), mesh.vertex_normals
@@ -242,7 +242,7 @@ class MeshFile:
         if not self.path.is_file():
             raise UserError(f"no mesh file {str(self.path)!r}; give a path that exists, relative ones start here")
         try:
-            mesh = trimesh.load(self.path, force="mesh")
+            mesh = cast(trimesh.Trimesh, trimesh.load(self.path, force="mesh"))
             mesh.apply_scale(self.scale)
             lower, upper = mesh.bounds
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:

@@ -209,7 +209,15 @@ class World:
         """Hold a body where it is, as a clamp would."""
         position = self.positions([body])[0]
         pybullet.createConstraint(
-            body, -1, -1, -1, pybullet.JOINT_POINT2POINT, [0, 0, 0], [0, 0, 0], list(position), physicsClientId=self.client
+            body,
+            -1,
+            -1,
+            -1,
+            pybullet.JOINT_POINT2POINT,
+            [0, 0, 0],
+            [0, 0, 0],
+            list(position),
+            physicsClientId=self.client,
         )
 
     def _register(self, body: Body, dynamics: dict[str, float]) -> int:
