@@ -6,13 +6,14 @@ otherwise, so that a body at height z rests with its underside at z.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
 import pybullet
 import trimesh
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from multiravens.errors import UserError
 from multiravens.geometry import Array
@@ -23,6 +24,22 @@ MARGIN = 0.001
 """Bullet rounds convex hulls outwards by this much [m]; hulls are made smaller by it to measure what they say."""
 SIDES = 28
 """Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
+
+
+_DULL = [0.08, 0.08, 0.08]
+_lists: dict[tuple[str, bytes], list[Any]] = {}
+
+
+def _list(array: NDArray[Any]) -> list[Any]:
+    """The array as a list, the same object for the same content.
+
+    Pybullet never lets go of the lists of vertices, normals and indices that it was given: a new one for every episode
+    would fill the memory. Boxes, whose sizes are drawn, are made without lists.
+    """
+    key = (str(array.shape), array.tobytes())
+    if key not in _lists:
+        _lists[key] = array.tolist()
+    return _lists[key]
 
 
 class Solid(Protocol):
@@ -108,7 +125,7 @@ class Hull:
         centre = (self.vertices.min(0) + self.vertices.max(0)) / 2
         half = (self.vertices.max(0) - self.vertices.min(0)) / 2
         shrunk = centre + (self.vertices - centre) * (1 - MARGIN / np.maximum(half, 2 * MARGIN))
-        return {"shapeType": pybullet.GEOM_MESH, "vertices": (shrunk - origin).tolist()}
+        return {"shapeType": pybullet.GEOM_MESH, "vertices": _list(shrunk - origin)}
 
     def mesh(self) -> trimesh.Trimesh:
         """The piece as it is drawn."""
@@ -176,6 +193,19 @@ class Shape:
         return int(pybullet.createCollisionShapeArray(**plural, physicsClientId=client))
 
     def _visual(self, client: int, centre: Array) -> int:
+        if len(self.pieces) == 1 and isinstance(self.pieces[0], Box):
+            box = self.pieces[0].collision(centre)
+            return int(
+                pybullet.createVisualShape(
+                    pybullet.GEOM_BOX,
+                    halfExtents=box["halfExtents"],
+                    visualFramePosition=box["collisionFramePosition"],
+                    visualFrameOrientation=box["collisionFrameOrientation"],
+                    rgbaColor=[*self.color, 1.0],
+                    specularColor=_DULL,
+                    physicsClientId=client,
+                )
+            )
         mesh = cast(trimesh.Trimesh, trimesh.util.concatenate([piece.mesh() for piece in self.pieces]))
         corners = mesh.vertices - centre
         if self.smooth:
@@ -187,11 +217,11 @@ class Shape:
         return int(
             pybullet.createVisualShape(
                 pybullet.GEOM_MESH,
-                vertices=vertices.tolist(),
-                indices=faces.tolist(),
-                normals=normals.tolist(),
+                vertices=_list(vertices),
+                indices=_list(faces),
+                normals=_list(normals),
                 rgbaColor=[*self.color, 1.0],
-                specularColor=[0.08, 0.08, 0.08],
+                specularColor=_DULL,
                 physicsClientId=client,
             )
         )
@@ -237,6 +267,7 @@ class MeshFile:
     scale: float
     color: RGB
 
+    @cache  # noqa: B019  (a handful of files, read anew for every episode otherwise)
     def load(self) -> trimesh.Trimesh:
         """The mesh in metres, its bounding box centred in xy and standing on z = 0."""
         if not self.path.is_file():
