@@ -7,7 +7,7 @@ fast until 2 cm above what rays say is below. Every part ends after a known numb
 import numpy as np
 
 from multiravens.envs.action import Action
-from multiravens.geometry import Array, quaternion_yaw
+from multiravens.geometry import Array
 from multiravens.sim.motion import TIP_RADIUS, Motion
 from multiravens.sim.world import World
 
@@ -18,8 +18,8 @@ OVERSTRETCHED = "overstretched: a link reached 1.3 times its length and was let 
 UNSETTLED = "unsettled: bodies still moved when the time allowed had passed"
 
 MAX_STRETCH = 1.3
-FAST, LOADED, SLOW, BEAD = 0.012, 0.005, 0.001, 0.002
-"""Tip speeds [m a tick]: empty and far, loaded, near contact, and dragging beads (6 mm solved a third in trials)."""
+SLOW, BEAD = 0.001, 0.002
+"""Tip speeds [m a tick] near contact, and dragging beads (6 mm solved a third of chaining in trials)."""
 NEAR = 0.01
 """Descents are slow from this far above the surface below [m]."""
 CLEARANCE = 0.015
@@ -45,7 +45,8 @@ class _Primitive:
     def __init__(self, world: World, motion: Motion, action: Action) -> None:
         self.world, self.motion, self.action = world, motion, action
         self.position = np.zeros(3)
-        self.yaw = quaternion_yaw(action.pick.quaternion)
+        # Only the turn between the two yaws matters to a round cup; halving it keeps an arm's wrist within its range.
+        self.yaw = -action.turn / 2
         self.grip_offset = np.zeros(3)
         self.reason = OK
 
@@ -62,7 +63,8 @@ class _Primitive:
         self.position = np.array([*xy, self.world.top() + 0.02])
         self.motion.park(self.position, self.yaw)
         ring = TIP_RADIUS * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
-        below = self.world.surface(np.c_[xy + ring, np.full(5, self.position[2])]).max()
+        rays = np.c_[xy + ring, np.full(5, self.position[2])]
+        below = self.world.surface(rays, without=self.motion.body).max()
         self._lower(float(below))
         if not self.motion.contact() or not self.motion.grip():
             self.reason = MISSED
@@ -73,7 +75,7 @@ class _Primitive:
     def _carry(self) -> bool:
         goal = self.action.place.position[:2]
         bead = self._holds_bead()
-        speed = BEAD if bead else LOADED
+        speed = BEAD if bead else self.motion.loaded
         height = BEAD_LIFT if bead else self._carry_height()
         up = np.array([*self.position[:2], max(height, self.position[2])])
         across = np.array([*goal, up[2]])
@@ -100,7 +102,7 @@ class _Primitive:
 
     def _lower(self, contact_height: float) -> None:
         """Descend until the tip or its load touches, fast at first, and never below the table."""
-        xy, speed = self.position[:2], BEAD if self._holds_bead() else FAST if self.motion.held is None else LOADED
+        xy, speed = self.position[:2], BEAD if self._holds_bead() else self.motion.fast if self.motion.held is None else self.motion.loaded
         near = np.array([*xy, min(contact_height + NEAR, self.position[2])])
         if self._move(near, self.yaw, speed, until_contact=True) and not self.motion.contact():
             floor = max(-0.002, contact_height - 2 * NEAR)
@@ -109,7 +111,7 @@ class _Primitive:
     def _leave(self) -> None:
         """Rise straight up from what was let go, slowly at first so that nothing is dragged along."""
         self._move(self.position + [0, 0, 0.01], self.yaw, SLOW)
-        self._move(self.position + [0, 0, 0.03], self.yaw, LOADED)
+        self._move(self.position + [0, 0, 0.03], self.yaw, self.motion.loaded)
 
     def _move(self, goal: Array, yaw: float, speed: float, until_contact: bool = False) -> bool:
         """Move in a straight line; False when the load was lost or had to be let go."""

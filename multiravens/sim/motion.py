@@ -10,6 +10,7 @@ import numpy as np
 import pybullet
 
 from multiravens.geometry import Array, Pose, invert, multiply, yaw_quaternion
+from multiravens.sim.arm import Arm
 from multiravens.sim.world import World
 
 GRIP_FORCE = 50.0
@@ -25,6 +26,8 @@ HOME = (0.5, 0.0, 0.28)
 class Motion(ABC):
     """Moves a suction tip that points straight down."""
 
+    fast: float  # tip speeds [m a tick], empty and far from anything, and with a load
+    loaded: float
     world: World
     body: int
     link: int = -1
@@ -103,6 +106,7 @@ class Motion(ABC):
 class GripperMotion(Motion):
     """A floating suction head, pulled by a joint with the world of at most 50 N."""
 
+    fast, loaded = 0.012, 0.005
     _LENGTH = 0.05
     _MASS = 0.2
 
@@ -154,14 +158,14 @@ class GripperMotion(Motion):
 class ArmMotion(Motion):
     """A UR5e whose joints' motors follow the same tip poses by inverse kinematics."""
 
-    _SPEED = 0.006  # of the empty tip [m a tick]
+    fast, loaded = 0.004, 0.003  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
 
     def attach(self, world: World) -> None:
         """Enter a world that was just reset, the tip at HOME."""
         self.world, self.held, self._joint = world, None, None
-        from multiravens.sim.arm import Arm
-
-        self.arm = Arm(world.client)
+        # Motors hold the arm up through the solver: stopped early, as rigid bodies alone allow, it sags by centimetres.
+        pybullet.setPhysicsEngineParameter(solverResidualThreshold=1e-7, physicsClientId=world.client)
+        self.arm = Arm(world.client, visible=False)
         self.body, self.link = self.arm.body, self.arm.tip_link
         self.arm.show(np.array(HOME), 0.0)
         self.command(np.array(HOME), 0.0)
@@ -177,7 +181,7 @@ class ArmMotion(Motion):
         lifted = np.array([start[0], start[1], max(start[2], position[2])])
         for goal in (lifted, np.asarray(position, dtype=float)):
             begin, angle = self._target
-            steps = int(np.ceil(np.linalg.norm(goal - begin) / self._SPEED))
+            steps = int(np.ceil(np.linalg.norm(goal - begin) / self.fast))
             for step in range(1, steps + 1):
                 share = step / steps
                 self.command(begin + share * (goal - begin), turn if goal is lifted else angle + share * (yaw - angle))
