@@ -2,8 +2,8 @@
 
 Run: python assets/make_arm.py
 
-Kinematics: Universal Robots' published Denavit-Hartenberg parameters of the UR5e, which also give the masses. Shapes are
-simplified from the robot's public drawings: tubes, joint housings with blue caps, a flange and a suction tool.
+Kinematics: Universal Robots' published Denavit-Hartenberg parameters of the UR5e, which also give the masses. Shapes
+are simplified from the robot's public drawings: tubes, joint housings with blue caps, a flange and a suction tool.
 Each link's frame lies on its joint's axis (z), before the link's own Denavit-Hartenberg step.
 """
 
@@ -177,7 +177,8 @@ def link_xml(name: str, pieces: list[tuple[str, trimesh.Trimesh]], mass: float) 
         ]
     if name == "tip":
         lines.append(
-            '    <collision><origin xyz="0 0 -0.02"/><geometry><cylinder radius="0.006" length="0.04"/></geometry></collision>'
+            '    <collision><origin xyz="0 0 -0.02"/><geometry>'
+            '<cylinder radius="0.006" length="0.04"/></geometry></collision>'
         )
     return "\n".join([*lines, "  </link>"])
 
@@ -199,7 +200,8 @@ def main() -> None:
         xml.append(
             f'  <joint name="{name}_joint" type="revolute"><parent link="{parent}"/><child link="{child}"/>\n'
             f'    <origin xyz="{_numbers(xyz)}" rpy="{_numbers(rpy)}"/><axis xyz="0 0 1"/>\n'
-            f'    <limit lower="{-2 * np.pi:.6f}" upper="{2 * np.pi:.6f}" effort="{effort}" velocity="{SPEED:.6f}"/></joint>'
+            f'    <limit lower="{-2 * np.pi:.6f}" upper="{2 * np.pi:.6f}"'
+            f' effort="{effort}" velocity="{SPEED:.6f}"/></joint>'
         )
     xml.append(
         '  <joint name="tool_joint" type="fixed"><parent link="wrist_3"/><child link="tip"/>\n'

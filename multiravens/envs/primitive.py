@@ -74,9 +74,8 @@ class _Primitive:
 
     def _carry(self) -> bool:
         goal = self.action.place.position[:2]
-        bead = self._holds_bead()
-        speed = BEAD if bead else self.motion.loaded
-        height = BEAD_LIFT if bead else self._carry_height()
+        speed = self._loaded_speed()
+        height = BEAD_LIFT if self._holds_bead() else self._carry_height()
         up = np.array([*self.position[:2], max(height, self.position[2])])
         across = np.array([*goal, up[2]])
         return self._move(up, self.yaw, speed) and self._move(across, self.yaw + self.action.turn, speed)
@@ -102,7 +101,7 @@ class _Primitive:
 
     def _lower(self, contact_height: float) -> None:
         """Descend until the tip or its load touches, fast at first, and never below the table."""
-        xy, speed = self.position[:2], BEAD if self._holds_bead() else self.motion.fast if self.motion.held is None else self.motion.loaded
+        xy, speed = self.position[:2], self.motion.fast if self.motion.held is None else self._loaded_speed()
         near = np.array([*xy, min(contact_height + NEAR, self.position[2])])
         if self._move(near, self.yaw, speed, until_contact=True) and not self.motion.contact():
             floor = max(-0.002, contact_height - 2 * NEAR)
@@ -138,6 +137,9 @@ class _Primitive:
         elif abs(self._held_position()[2] - self.motion.tip().position[2] - self.grip_offset[2]) > _SLIP:
             self.reason = DROPPED
         return self.reason == OK
+
+    def _loaded_speed(self) -> float:
+        return BEAD if self._holds_bead() else self.motion.loaded
 
     def _holds_bead(self) -> bool:
         held = self.motion.held

@@ -20,7 +20,7 @@ Map = NDArray[np.float32]
 
 SUPERSAMPLING = 1.5
 """Pictures are drawn this much larger and reduced, which smooths edges."""
-EYE, TARGET, FIELD_OF_VIEW = (1.72, -0.42, 1.12), (0.30, 0.02, 0.235), 33.0
+EYE, TARGET, FIELD_OF_VIEW = (1.95, -0.2, 1.3), (0.30, 0.01, 0.265), 37.0
 """Seen from in front of the table, across from the robot: +y is right, +x is towards the viewer."""
 _NEAR, _FAR = 0.5, 3.5  # clipping distances [m]
 LIGHT = (0.45, -0.62, 1.3)
@@ -49,7 +49,7 @@ class Studio:
         size: (height, width) of the pictures.
     """
 
-    def __init__(self, size: tuple[int, int] = (540, 752)) -> None:
+    def __init__(self, size: tuple[int, int] = (560, 720)) -> None:
         self.size = size
         self._client = pybullet.connect(pybullet.DIRECT)
         self._arm = Arm(self._client)
