@@ -7,11 +7,11 @@ from multiravens.envs.action import Action
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
 from multiravens.geometry import Array, Pose, yaw_quaternion
+from multiravens.sim.beads import LINK, add_beads
+from multiravens.sim.beads import RADIUS as BEAD_RADIUS
 from multiravens.sim.shapes import Ball, Box, Cylinder, Shape, ball
 from multiravens.sim.world import World
 
-BEAD_RADIUS, BEAD_MASS, LINK = 0.006, 0.02, 0.01414
-BEAD_DYNAMICS = {"linearDamping": 5.0, "angularDamping": 0.5, "rollingFriction": 0.001, "spinningFriction": 0.001}
 
 CABLE_COLOR = (0.93, 0.42, 0.17)
 PEG_COLOR = (0.93, 0.90, 0.82)
@@ -60,8 +60,7 @@ class Routing(TaskModule):
         world.add("clamp", _clamp(), region.pose(clamp))
         world.add("socket", _socket(), region.pose(self._socket))
         path = self._lay(clamp, lane, rng)
-        beads = np.c_[region.xy(path), np.full(len(path), BEAD_RADIUS)]
-        self._cable = world.add_chain("cable", ball(BEAD_RADIUS, CABLE_COLOR), beads, BEAD_MASS, False, **BEAD_DYNAMICS)
+        self._cable = add_beads(world, "cable", CABLE_COLOR, region.xy(path), closed=False)
         world.pin(self._cable.beads[0])
         self._clamp = clamp
         sides = {1: "left", -1: "right"}

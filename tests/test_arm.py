@@ -42,7 +42,8 @@ def test_the_urdf_has_the_published_kinematics(arm: Arm) -> None:
 
 
 def test_it_reaches_the_whole_workspace(arm: Arm) -> None:
-    grid = product(np.linspace(*BOUNDS[0], 5), np.linspace(*BOUNDS[1], 5), (0.0, 0.14, 0.30))
+    (left, right), (near, far), _ = BOUNDS
+    grid = product(np.linspace(left, right, 5), np.linspace(near, far, 5), (0.0, 0.14, 0.30))
     for position in map(np.array, grid):
         for yaw in np.arange(12) * np.pi / 6:
             arm.show(position, yaw)

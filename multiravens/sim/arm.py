@@ -73,19 +73,19 @@ class Arm:
         Raises:
             ValueError: the place is out of reach.
         """
-        x, y, z = np.asarray(position, dtype=float) - BASE
-        reach = np.sqrt(max(x * x + y * y - D4 * D4, 0.0))
+        x, y, z = (float(value) for value in np.asarray(position, dtype=float) - BASE)
+        reach = float(np.sqrt(max(x * x + y * y - D4 * D4, 0.0)))
         radius, height = reach - D5, z + TOOL + D6 - D1
         upper, fore = -A2, -A3
         cosine = (radius**2 + height**2 - upper**2 - fore**2) / (2 * upper * fore)
         if not -1 <= cosine <= 1 or x * x + y * y < D4 * D4:
-            raise ValueError(f"the arm cannot reach {np.round(position, 3).tolist()}; its reach from {BASE} is 0.9 m")
+            raise ValueError(f"the arm cannot reach {np.round(np.asarray(position, dtype=float), 3).tolist()}; its reach from {BASE} is 0.9 m")
         elbow = -np.arccos(cosine)
         lift = np.arctan2(height, radius) - np.arctan2(fore * np.sin(elbow), upper + fore * np.cos(elbow)) - np.pi
         pan = np.arctan2(y, x) + np.arctan2(D4, reach)
         joints = np.array([pan, lift, elbow, np.pi / 2 - lift - elbow, np.pi / 2, pan - yaw])
         nearby = self._joints if near is None else np.asarray(near, dtype=float)
-        return nearby + np.array([wrap_angle(angle) for angle in joints - nearby])
+        return np.array([angle + wrap_angle(joint - angle) for joint, angle in zip(joints, nearby, strict=True)])
 
     def show(self, position: ArrayLike, yaw: float) -> None:
         """Put the tip at a place at once, for pictures and for starting, every joint within half a turn of home."""

@@ -164,7 +164,9 @@ class ArmMotion(Motion):
         """Enter a world that was just reset, the tip at HOME."""
         self.world, self.held, self._joint = world, None, None
         # Motors hold the arm up through the solver: stopped early, as rigid bodies alone allow, it sags by centimetres.
-        pybullet.setPhysicsEngineParameter(solverResidualThreshold=1e-7, physicsClientId=world.client)
+        pybullet.setPhysicsEngineParameter(
+            numSolverIterations=50, solverResidualThreshold=1e-7, physicsClientId=world.client
+        )
         self.arm = Arm(world.client, visible=False)
         self.body, self.link = self.arm.body, self.arm.tip_link
         self.arm.show(np.array(HOME), 0.0)

@@ -11,26 +11,27 @@ import pybullet
 from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, Array, quaternion_yaw, wrap_angle
-from multiravens.sim.arm import Arm
+from multiravens.sim.arm import BASE, Arm
 from multiravens.sim.motion import HOME, ArmMotion, Motion
 from multiravens.sim.world import World
 
 Image = NDArray[np.uint8]
 Map = NDArray[np.float32]
+View = tuple[Image, Map]
 
 SUPERSAMPLING = 1.5
 """Pictures are drawn this much larger and reduced, which smooths edges."""
-EYE, TARGET, FIELD_OF_VIEW = (1.95, -0.2, 1.3), (0.30, 0.01, 0.265), 37.0
+EYE, TARGET, FIELD_OF_VIEW = (1.95, -0.2, 1.3), (0.33, 0.01, 0.25), 37.0
 """Seen from in front of the table, across from the robot: +y is right, +x is towards the viewer."""
 _NEAR, _FAR = 0.5, 3.5  # clipping distances [m]
 LIGHT = (0.45, -0.62, 1.3)
 """Towards the light: over the viewer's left shoulder, so that shadows fall behind things."""
-AMBIENT = 0.52
-"""Share of the light that also reaches shadows."""
+AMBIENT, DIFFUSE = 0.56, 0.52
+"""Light that also reaches shadows, and light that comes from the lamp, on a surface that faces it."""
 
 _TABLE = ((-0.34, 0.86), (-0.78, 0.78))  # extent of the table along x and y [m]
 _THICKNESS = 0.035  # of the table's top [m]
-_WOOD, _EDGE, _MAT, _LINE = (222, 211, 196), (176, 160, 141), (92, 97, 105), (126, 132, 141)
+_WOOD, _EDGE, _MAT, _LINE = (222, 211, 196), (176, 160, 141), (106, 112, 121), (140, 146, 155)
 _WALL = ((214, 220, 228), (243, 245, 248))  # backdrop, from bottom to top
 _GROUND = -0.7  # of the room [m]
 
@@ -40,6 +41,7 @@ _SOFTNESS = 0.035  # radius of a penumbra for each metre between what casts and 
 _SHARPEST, _SOFTEST = 0.002, 0.016  # limits of that radius [m]
 _BIAS = 0.006  # a surface this little below another in the light's view is not shadowed by it [m]
 _TAPS = 20
+_CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
 
 
 class Studio:
@@ -56,7 +58,11 @@ class Studio:
         self._camera = _Camera((round(size[0] * SUPERSAMPLING), round(size[1] * SUPERSAMPLING)))
         self._light = _Light()
         self._table, self._table_distance = _paint_table(self._camera)
-        self._rays = self._light.coordinates(self._camera.rays, directions=True)
+        self._room = self._table_distance > _FAR
+        # Separate planes, which are quicker to work on than triples.
+        self._rays = np.ascontiguousarray(
+            np.moveaxis(self._light.coordinates(self._camera.rays, directions=True), -1, 0)
+        )
         self._origin = self._light.coordinates(np.array(EYE))
         self.place(np.array(HOME), 0.0)
 
@@ -108,20 +114,37 @@ class Studio:
 
     def picture(self, world: World) -> Image:
         """The world's bodies, the table and the arm as it was placed last: (height, width, 3) uint8."""
-        color, distance = self._camera.draw(world.client)
-        arm_color, arm_distance = self._camera.draw(self._client)
-        # Copying where a mask is set is quickest in OpenCV.
-        nearer = (arm_distance < distance).astype(np.uint8)
-        cv2.copyTo(arm_color, nearer, color)
-        np.minimum(distance, arm_distance, out=distance)
+        view = self._camera.blank()
+        self._camera.draw(world.client, _surroundings(world), view)
+        self._camera.draw(self._client, self._arm_surroundings(), view)
+        color, distance = view
         behind = (distance >= np.minimum(self._table_distance, 0.999 * _FAR)).astype(np.uint8)
         cv2.copyTo(self._table, behind, color)
         np.minimum(distance, self._table_distance, out=distance)
-        seen = self._rays * distance[..., None] + self._origin
-        lit = self._light.reach([world.client, self._client], seen, behind)
-        shaded = color * (AMBIENT + (1 - AMBIENT) * lit)[..., None]
-        small = cv2.resize(shaded, self.size[::-1], interpolation=cv2.INTER_AREA)
-        return np.clip(small + 0.5, 0, 255).astype(np.uint8)
+        seen = [ray * distance + origin for ray, origin in zip(self._rays, self._origin, strict=True)]
+        shade = self._light.shade([world.client, self._client], seen, behind)
+        shade[self._room] = 1.0
+        shaded = cv2.multiply(color, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
+        return np.asarray(cv2.resize(shaded, self.size[::-1], interpolation=cv2.INTER_AREA))
+
+    def _arm_surroundings(self) -> Array:
+        """Corners (N, 3) [m] of boxes that hold the arm."""
+        states = pybullet.getLinkStates(
+            self._arm.body, range(7), computeForwardKinematics=1, physicsClientId=self._client
+        )
+        spots = np.array([(0.0, 0.0, 0.0), BASE, *(state[4] for state in states)])
+        return (spots[:, None] + _CORNERS * 0.2).reshape(-1, 3)
+
+
+def _surroundings(world: World) -> Array:
+    """Corners (N, 3) [m] of boxes that hold a world's bodies."""
+    if not world.bodies:
+        return np.zeros((0, 3))
+    corners = [world.positions(list(world.bodies))[:, None] + _CORNERS * 0.1]
+    corners += [
+        bounds.mean(0) + _CORNERS[None] * np.ptp(bounds, axis=0) / 2 for bounds in map(world.bounds, world.bodies)
+    ]
+    return np.concatenate(corners).reshape(-1, 3)
 
 
 class _Camera:
@@ -132,32 +155,72 @@ class _Camera:
         height, width = size
         self._view = pybullet.computeViewMatrix(EYE, TARGET, (0, 0, 1))
         self._projection = pybullet.computeProjectionMatrixFOV(FIELD_OF_VIEW, width / height, _NEAR, _FAR)
-        axes = np.array(self._view).reshape(4, 4)[:3, :3]  # columns: right, up, back
+        self._axes = np.array(self._view).reshape(4, 4)[:3, :3]  # columns: right, up, back
         scale = np.tan(np.radians(FIELD_OF_VIEW) / 2)
+        self._extent = np.array([scale * width / height, scale])
         # TinyRenderer samples a pixel at its lower left corner.
-        across = (2 * np.arange(width) / width - 1) * scale * width / height
-        upwards = (1 - 2 * (np.arange(height) + 1) / height) * scale
-        self.rays = across[None, :, None] * axes[:, 0] + upwards[:, None, None] * axes[:, 1] - axes[:, 2]
+        across = (2 * np.arange(width) / width - 1) * self._extent[0]
+        upwards = (1 - 2 * (np.arange(height) + 1) / height) * self._extent[1]
+        right, up, back = self._axes.T
+        self.rays = across[None, :, None] * right + upwards[:, None, None] * up - back
         """(height, width, 3) direction of each pixel, of length 1 along the optical axis."""
 
-    def draw(self, client: int) -> tuple[Image, Map]:
-        """Colour (height, width, 3) and distance along the optical axis (height, width) [m] of what a client holds."""
-        height, width = self.size
+    def blank(self) -> View:
+        """A view of nothing."""
+        return np.zeros((*self.size, 3), np.uint8), np.full(self.size, _FAR, np.float32)
+
+    def draw(self, client: int, corners: Array, view: View) -> None:
+        """Draw what a client holds into a view, where it is nearer than what is there.
+
+        Args:
+            client: Bullet's client.
+            corners: (N, 3) points [m] with everything to be drawn in their convex hull; the less of the picture they
+                span, the quicker.
+            view: colour (height, width, 3) and distance along the optical axis (height, width) [m].
+        """
+        (top, bottom), (left, right) = self._window(corners)
+        if top >= bottom or left >= right:
+            return
         _, _, rgba, depth, _ = pybullet.getCameraImage(
-            width,
-            height,
+            right - left,
+            bottom - top,
             self._view,
-            self._projection,
+            self._cropped(top, bottom, left, right),
             lightDirection=LIGHT,
-            lightAmbientCoeff=0.62,
-            lightDiffuseCoeff=0.46,
-            lightSpecularCoeff=0.12,
+            lightAmbientCoeff=AMBIENT,
+            lightDiffuseCoeff=DIFFUSE,
+            lightSpecularCoeff=0.1,
             shadow=0,
             flags=pybullet.ER_NO_SEGMENTATION_MASK,
             renderer=pybullet.ER_TINY_RENDERER,
             physicsClientId=client,
         )
-        return cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), _FAR * _NEAR / (_FAR - (_FAR - _NEAR) * depth)
+        color, distance = (part[top:bottom, left:right] for part in view)
+        drawn = _FAR * _NEAR / (_FAR - (_FAR - _NEAR) * depth)
+        # Copying where a mask is set is quickest in OpenCV.
+        cv2.copyTo(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), (drawn < distance).astype(np.uint8), color)
+        np.minimum(distance, drawn, out=distance)
+
+    def _window(self, corners: Array) -> NDArray[np.int64]:
+        """First and last row, first and last column (2, 2) of the part of the picture that holds points (N, 3)."""
+        across, up, back = ((corners - EYE) @ self._axes).T
+        ndc = np.stack([-up, across], axis=1) / np.maximum(-back, _NEAR)[:, None] / self._extent[::-1]
+        size = np.array(self.size)
+        low, high = ndc.min(0, initial=1.0), ndc.max(0, initial=-1.0)
+        first = np.floor((low + 1) / 2 * size).astype(int) - 1
+        last = np.ceil((high + 1) / 2 * size).astype(int) + 1
+        return np.stack([np.clip(first, 0, size), np.clip(last, 0, size)], axis=1)
+
+    def _cropped(self, top: int, bottom: int, left: int, right: int) -> list[float]:
+        """The projection matrix, column by column, of a window of the picture."""
+        height, width = self.size
+        projection = list(self._projection)
+        zoom = width / (right - left), height / (bottom - top)
+        projection[0] *= zoom[0]
+        projection[5] *= zoom[1]
+        projection[8] = ((left + right) / width - 1) * zoom[0]
+        projection[9] = (1 - (top + bottom) / height) * zoom[1]
+        return projection
 
 
 class _Light:
@@ -179,6 +242,7 @@ class _Light:
         pixels = _SHADOW_SIZE / _SHADOW_SPAN
         self._matrix = np.array(self._view).reshape(4, 4).T[:3] * np.array([[pixels], [-pixels], [1.0]])
         self._matrix[:2, 3] += np.array([_SHADOW_SIZE / 2, _SHADOW_SIZE / 2 - 1])
+        self._table_facing = np.float32(towards[2])
         # A sunflower's spiral covers a disc evenly.
         turns = np.arange(_TAPS) * np.pi * (3 - np.sqrt(5))
         radii = np.sqrt((np.arange(_TAPS) + 0.5) / _TAPS)
@@ -190,29 +254,30 @@ class _Light:
         turned = points @ self._matrix[:, :3].T
         return (turned if directions else turned + self._matrix[:, 3]).astype(np.float32)
 
-    def reach(self, clients: list[int], seen: Map, flat: Image) -> Map:
-        """How much of the light reaches each pixel.
+    def shade(self, clients: list[int], seen: list[Map], flat: Image) -> Map:
+        """Brightness of each pixel relative to what it would have without anything in the light's way.
 
         Args:
             clients: whose bodies cast shadows.
-            seen: (H, W, 3) light coordinates of what each pixel shows.
+            seen: three times (H, W), light coordinates of what each pixel shows.
             flat: (H, W) 1 where that is the table, which casts no shadow on itself and needs no bias.
 
         Returns:
-            (H, W) from 0 to 1.
+            (H, W) from AMBIENT's share to 1.
         """
-        top = np.max([self._heights(client) for client in clients], axis=0)
-        column, row, height = cv2.split(seen)
-        height += _BIAS * (1 - flat)
+        top: Map = np.max([self._heights(client) for client in clients], axis=0)
+        column, row, height = seen
+        reached: Map = height + np.float32(_BIAS) * (1 - flat)
         kernel = np.ones((2 * self._softest + 1,) * 2, np.uint8)
-        highest = cv2.remap(cv2.dilate(top, kernel), column, row, cv2.INTER_NEAREST, borderValue=-9)
-        lowest = cv2.remap(cv2.erode(top, kernel), column, row, cv2.INTER_NEAREST, borderValue=-9)
-        lit = (lowest <= height).astype(np.float32)
-        edge = np.nonzero(((highest > height) & (lowest <= height)).ravel())[0]
-        lit.ravel()[edge] = self._penumbra(
-            top, column.ravel()[edge], row.ravel()[edge], height.ravel()[edge], highest.ravel()[edge]
+        highest: Map = np.asarray(
+            cv2.remap(cv2.dilate(top, kernel), column, row, cv2.INTER_NEAREST, borderValue=-9), np.float32
         )
-        return lit
+        dim = np.flatnonzero(highest > reached)
+        lit = self._penumbra(top, *(part.ravel()[dim] for part in (column, row, reached, highest)))
+        direct = DIFFUSE * np.where(flat.ravel()[dim] > 0, self._table_facing, _facing(seen, dim))
+        shade = np.ones(flat.shape, np.float32)
+        shade.ravel()[dim] = 1 - (1 - lit) * direct / (AMBIENT + direct)
+        return shade
 
     def _penumbra(self, top: Map, column: Map, row: Map, height: Map, highest: Map) -> Map:
         """Share of the lamp that N points (N,) see; it grows softer with the distance to what is in the way."""
@@ -224,7 +289,7 @@ class _Light:
             columns = np.clip(column + across * radius + 0.5, 0, last).astype(np.int32)
             rows = np.clip(row + down * radius + 0.5, 0, last).astype(np.int32)
             lit += top[rows, columns] <= height
-        return lit / len(self._taps)
+        return np.asarray(lit / len(self._taps), np.float32)
 
     def _heights(self, client: int) -> Map:
         """The lamp's view: height towards it [m] of the first thing in each pixel."""
@@ -243,6 +308,27 @@ class _Light:
         far, near = b / (a + 1), b / (a - 1)
         distance = (far * near / (near - far)) / (depth - far / (far - near))
         return np.where(depth < 1, -distance, -9).astype(np.float32)
+
+
+def _facing(seen: list[Map], pixels: NDArray[np.int64]) -> Map:
+    """Cosine (N,) between the light and the surface in pixels.
+
+    Args:
+        seen: three times (H, W), light coordinates.
+        pixels: (N,) flat indices into those.
+    """
+    width, last = seen[0].shape[1], seen[0].size - 1
+    metres = (_SHADOW_SPAN / _SHADOW_SIZE,) * 2 + (1.0,)
+    sides = []
+    for step in (1, width):
+        beside = np.minimum(pixels + step, last)
+        sides.append(
+            [(plane.ravel()[beside] - plane.ravel()[pixels]) * unit for plane, unit in zip(seen, metres, strict=True)]
+        )
+    (ax, ay, az), (bx, by, bz) = sides
+    normal = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
+    return np.clip(normal[2] / np.maximum(length, 1e-12), 0, 1)
 
 
 def _paint_table(camera: _Camera) -> tuple[Image, Map]:

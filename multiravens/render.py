@@ -1,0 +1,170 @@
+"""Draws the oracle at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from multiravens import cli
+from multiravens.configuration import compose
+from multiravens.data.files import write_whole
+from multiravens.errors import UserError, unknown
+from multiravens.pictures import contact_sheet, png
+from multiravens.registration import PROBLEMS
+from multiravens.video import SUFFIXES, VIEW, check_writable, open_video
+
+SHEET = ".png"
+EVERY_PROBLEM = "problem=all"
+FPS, SPEED = (20, 60), (0.05, 10.0)
+"""Least and greatest values that are taken."""
+
+_LINE_EVERY = 5.0  # [s] between plain lines of progress
+_PROBLEM_COLUMNS = 3
+_TILE = (342, 440)  # height and width of one picture of two in the sheet of problems
+_STEP_TILE = (420, 540)  # and of one in the sheet of an episode
+
+Update = Callable[[float], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Overrides and flags; the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if EVERY_PROBLEM not in arguments:
+        return cli.run(render, "render", arguments)
+    if any(word.startswith("problem.") for word in arguments):
+        return cli.guard(
+            lambda: _refuse(f"{EVERY_PROBLEM} draws the problems as they are: leave out problem.* options")
+        )
+    return cli.run(render_problems, "render", [word for word in arguments if word != EVERY_PROBLEM])
+
+
+def render(config: DictConfig) -> None:
+    """Draws one episode and says where.
+
+    Args:
+        config: A composed `render` configuration.
+
+    Raises:
+        UserError: If an option can't be met, or the disk refuses.
+    """
+    out = _checked_out(config, (*SUFFIXES, SHEET))
+    _check_range("fps", config.fps, FPS)
+    _check_range("speed", config.speed, SPEED)
+    # Imported here so that a mistake in the options is told at once.
+    from multiravens.envs import demonstrate, from_config
+    from multiravens.film import Film, sheet_of_steps
+    from multiravens.sim.studio import Studio
+
+    env = from_config(config)
+    demonstration = demonstrate(env, config.seed)
+    steps = len(demonstration.rewards)
+    if out.suffix.lower() == SHEET:
+        with closing(env), closing(Studio(_STEP_TILE)) as studio:
+            write_whole(out, png(sheet_of_steps(env, demonstration, studio)))
+        extent = f"{steps} steps"
+    else:
+        with (
+            closing(env),
+            closing(Studio(VIEW)) as studio,
+            open_video(out, config.fps) as video,
+            _progress(f"{demonstration.problem}, seed {config.seed}") as update,
+        ):
+            Film(env, studio, video, config.fps, config.speed).shoot(demonstration, update)
+        extent = f"{steps} steps in {video.frames / config.fps:.1f} s"
+    outcome = "solved" if demonstration.success else f"not solved: {demonstration.reason}"
+    print(f"{out}: {demonstration.problem}, seed {config.seed}, {extent}, {outcome}")
+
+
+def render_problems(config: DictConfig) -> None:
+    """Draws the fifteen problems as they start and as the oracle leaves them.
+
+    Args:
+        config: A composed `render` configuration; its problem is not looked at.
+
+    Raises:
+        UserError: If an option can't be met, or the disk refuses.
+    """
+    out = _checked_out(config, (SHEET,))
+    from multiravens.film import before_and_after
+    from multiravens.sim.studio import Studio
+
+    pairs = []
+    with closing(Studio(_TILE)) as studio, _progress("problems") as update:
+        for index, name in enumerate(PROBLEMS):
+            pairs.append(before_and_after(_of_problem(config, name), config.seed, studio))
+            update((index + 1) / len(PROBLEMS))
+    write_whole(out, png(contact_sheet(pairs, list(PROBLEMS), _PROBLEM_COLUMNS)))
+    print(f"{out}: {len(pairs)} problems, before and after")
+
+
+def _checked_out(config: DictConfig, suffixes: Sequence[str]) -> Path:
+    """The file to write, after checking what can be checked before any work."""
+    out = Path(config.out)
+    if out.suffix.lower() not in suffixes:
+        raise unknown(f"suffix of out={config.out}", out.suffix, suffixes)
+    if config.seed < 0:
+        raise UserError(f"seed={config.seed}: give 0 or more")
+    check_writable(out)
+    return out
+
+
+def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
+    if not limits[0] <= value <= limits[1]:
+        raise UserError(f"{name}={value}: give {limits[0]} to {limits[1]}")
+
+
+def _refuse(message: str) -> None:
+    raise UserError(message)
+
+
+def _of_problem(config: DictConfig, name: str) -> DictConfig:
+    """The environment's configuration with another problem."""
+    environment = compose("environment", [f"problem={name}"])
+    for choice in ("camera", "motion", "resolution", "gui"):
+        environment[choice] = config[choice]
+    return environment
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Update]:
+    """Shows on standard error which share is done and the time left: a bar on a terminal, plain lines elsewhere.
+
+    Yields:
+        A function to call with the share that is done.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        with Progress(*columns, TextColumn("left"), console=console) as progress:
+            task = progress.add_task(label, total=1.0)
+            yield lambda share: progress.update(task, completed=share)
+    else:
+        yield _lines(label)
+
+
+def _lines(label: str) -> Update:
+    printed = time.monotonic()
+
+    def update(share: float) -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= _LINE_EVERY or share >= 1:
+            printed = time.monotonic()
+            print(f"{label}: {share:.0%}", file=sys.stderr, flush=True)
+
+    return update
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Chaining: a closed belt round the right posts, as on pulleys."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.envs.action import Action
+from multiravens.envs.module import SubGoal, TaskModule
+from multiravens.envs.region import Region
+from multiravens.geometry import Array, Pose, planar_pose, yaw_quaternion
+from multiravens.sim.beads import LINK, RADIUS, add_beads, spaced
+from multiravens.sim.shapes import disc
+from multiravens.sim.world import World
+
+BELT_COLOR = (0.93, 0.74, 0.20)
+POST_COLOR = (0.88, 0.88, 0.92)
+POST_RADIUS, POST_HEIGHT = 0.009, 0.035
+SIDES = {2: 0.160, 3: 0.140}
+"""Distance of neighbouring posts [m] by how many are wanted: the two furthest wanted ones are further apart than a slack belt
+of the length that goes round them is wide."""
+SLACK = 0.055  # of the belt's length, beyond what goes tightly round the wanted posts [m]
+JITTER = 0.003  # of each post, along each axis [m]
+BEYOND = 0.028
+"""How far outside a post the belt is put down [m]: strands from there back inside pass a post with 1 cm to spare."""
+REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
+_TIGHT = POST_RADIUS + RADIUS
+
+
+class Chaining(TaskModule):
+    """A closed belt round the right posts, as on pulleys.
+
+    Description:
+        A beaded belt lies slack amid posts that all look alike. It belongs round two (or three) neighbouring ones; the goal
+        images alone say which. To get there, a bead is lifted, carried over a post and put down outside of it.
+
+    Randomizations:
+        Which posts are wanted, where the posts stand, where the belt lies and in what shape.
+
+    Success:
+        A wanted post's sub-goal holds while the belt's winding number round it is +1 or -1, no other wanted post has the
+        opposite sign (of two signs the one of fewer posts does not count), no unwanted post is wound round, and no bead lies
+        over the post above its top.
+
+    Args:
+        posts: how many posts, 4 to 6.
+        wanted: how many of them the belt goes round, 2 or 3.
+
+    Raises:
+        ValueError: a count out of its range.
+    """
+
+    def __init__(self, posts: int = 4, wanted: int = 2) -> None:
+        if not 4 <= posts <= 6:
+            raise ValueError(f"posts={posts}: give 4 to 6")
+        if wanted not in SIDES:
+            raise ValueError(f"wanted={wanted}: give 2 or 3")
+        self.posts, self.wanted = posts, wanted
+        corners = self._corners()[:wanted]
+        around = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1).sum()
+        self.beads = int(np.ceil((around + 2 * np.pi * _TIGHT + SLACK) / LINK))
+
+    def _corners(self) -> Array:
+        """(posts, 2) corners of a regular polygon about the origin."""
+        angles = 2 * np.pi * (np.arange(self.posts) + 0.5) / self.posts
+        radius = SIDES[self.wanted] / 2 / np.sin(np.pi / self.posts)
+        return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+    @property
+    def footprint(self) -> tuple[float, float]:
+        """(length, width) [m] of the rectangle of table it needs."""
+        side = 2 * (float(np.abs(self._corners()).max()) + BEYOND + 0.024)
+        return round(side, 2), round(side, 2)
+
+    @property
+    def size(self) -> int:
+        """Number of sub-goals: one a wanted post."""
+        return self.wanted
+
+    @property
+    def steps(self) -> int:
+        """Actions an expert takes: one a wanted post, and one to put a slipped strand right."""
+        return self.wanted + 1
+
+    def build(self, world: World, region: Region, rng: np.random.Generator) -> list[SubGoal]:
+        """Set up the posts, lay the belt amid them and draw which are wanted."""
+        corners = self._corners() + rng.uniform(-JITTER, JITTER, (self.posts, 2))
+        self._centre = region.centre
+        self._places = region.xy(corners)
+        post = disc(POST_RADIUS, POST_HEIGHT, POST_COLOR)
+        for index, xy in enumerate(self._places):
+            world.add(f"post {index}", post, planar_pose(xy))
+        self._belt = add_beads(world, "belt", BELT_COLOR, region.xy(self._lay(rng)), closed=True)
+        first = int(rng.integers(self.posts))
+        self._goals = [(first + step) % self.posts for step in range(self.wanted)]
+        return [SubGoal(f"belt round post {post}") for post in self._goals]
+
+    def _lay(self, rng: np.random.Generator) -> Array:
+        """(beads, 2) a slack belt amid the posts, in the region's frame: a rough circle, dented where posts are near."""
+        angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+        radius = float(np.linalg.norm(self._corners()[0]))
+        length = self.beads * LINK
+        room = radius - length / (2 * np.pi) - _TIGHT
+        dents = 0.0 if room > 0.008 else 0.16
+        waves = rng.uniform(-0.04, 0.04, 2)
+        shape = 1 - dents * np.cos(self.posts * angles - np.pi)
+        shape += waves[0] * np.cos(2 * angles + rng.uniform(0, 2 * np.pi))
+        shape += waves[1] * np.cos(3 * angles + rng.uniform(0, 2 * np.pi))
+        curve = shape[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        curve = spaced(curve, self.beads, closed=True)
+        curve *= LINK / np.linalg.norm(curve - np.roll(curve, 1, axis=0), axis=1).mean()
+        curve = np.roll(curve, int(rng.integers(self.beads)), axis=0)[:: int(rng.choice([-1, 1]))]
+        spare = max(room, 0.0) * 0.5
+        return curve + rng.uniform(-spare, spare, 2)
+
+    def holds(self, world: World) -> NDArray[np.bool_]:
+        """(wanted,) which wanted posts the belt goes round."""
+        beads = world.positions(self._belt.beads)
+        return drives(beads, self._places, self._goals)
+
+    def expert(self, world: World, index: int) -> Action | None:
+        """Loop the belt over the wanted post; first take it off posts where it does not belong."""
+        beads = world.positions(self._belt.beads)
+        turns = winding(beads[:, :2], self._places)
+        sign = _sign(turns[self._goals])
+        for post, turn in enumerate(turns):
+            wrong = turn != 0 and (post not in self._goals or turn != sign)
+            if wrong:
+                return self._carry(beads, self._outermost(beads, post), self._inside(post))
+        post = self._goals[index]
+        for other in range(self.posts):
+            bead = _over(beads, self._places[other])
+            if bead is not None:
+                goal = self._outside(other) if other in self._goals else self._inside(other)
+                return self._carry(beads, bead, goal)
+        return self._carry(beads, self._nearest(beads, post), self._outside(post))
+
+    def _outward(self, post: int) -> Array:
+        away = self._places[post] - self._centre
+        return np.asarray(away / np.linalg.norm(away))
+
+    def _outside(self, post: int) -> Array:
+        return self._places[post] + BEYOND * self._outward(post)
+
+    def _inside(self, post: int) -> Array:
+        return self._places[post] - 1.3 * BEYOND * self._outward(post)
+
+    def _nearest(self, beads: Array, post: int) -> int:
+        """The bead nearest to a post among those that the tip can touch without touching a post."""
+        distances = np.linalg.norm(beads[:, None, :2] - self._places, axis=-1)
+        return int(np.where((distances > REACHABLE).all(1), distances[:, post], np.inf).argmin())
+
+    def _outermost(self, beads: Array, post: int) -> int:
+        """The bead of the strand that passes outside a post: the furthest out among those near it."""
+        offsets = beads[:, :2] - self._places[post]
+        near = np.linalg.norm(offsets, axis=1) < BEYOND + 0.02
+        outward = offsets @ self._outward(post) - 10.0 * ~near
+        return int(outward.argmax())
+
+    @staticmethod
+    def _carry(beads: Array, bead: int, goal: Array) -> Action:
+        pick = beads[bead] + [0, 0, RADIUS]
+        still = yaw_quaternion(0.0)
+        return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still))
+
+
+def winding(polygon: Array, points: Array) -> NDArray[np.int64]:
+    """How often a closed polygon (N, 2) goes round each of points (P, 2), counter-clockwise positive, (P,)."""
+    spokes = polygon[None] - points[:, None]
+    following = np.roll(spokes, -1, axis=1)
+    cross = spokes[..., 0] * following[..., 1] - spokes[..., 1] * following[..., 0]
+    return np.rint(np.arctan2(cross, (spokes * following).sum(-1)).sum(1) / (2 * np.pi)).astype(np.int64)
+
+
+def drives(beads: Array, posts: Array, goals: list[int]) -> NDArray[np.bool_]:
+    """Which of the wanted posts a belt drives.
+
+    Args:
+        beads: (N, 3) world positions of the belt's beads, in order [m].
+        posts: (P, 2) world xy of all posts [m].
+        goals: indices of the wanted ones.
+
+    Returns:
+        (len(goals),) bool, by the module's definition of success.
+    """
+    turns = winding(beads[:, :2], posts)
+    if np.delete(turns, goals).any():
+        return np.zeros(len(goals), bool)
+    free = np.array([_over(beads, posts[goal]) is None for goal in goals])
+    return free & (turns[goals] == _sign(turns[goals]))
+
+
+def _sign(turns: NDArray[np.int64]) -> int:
+    """The sign, +1 or -1, of most of the winding numbers that are one of the two; +1 where they tie."""
+    return 1 if (turns == 1).sum() >= (turns == -1).sum() else -1
+
+
+def _over(beads: Array, post: Array) -> int | None:
+    """The bead nearest to a post's axis of those that lie over it; None where none does."""
+    distances = np.linalg.norm(beads[:, :2] - post, axis=1)
+    above = (distances < _TIGHT) & (beads[:, 2] > POST_HEIGHT)
+    return int(np.where(above, distances, np.inf).argmin()) if above.any() else None
