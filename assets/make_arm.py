@@ -15,14 +15,14 @@ import trimesh
 from trimesh.transformations import rotation_matrix
 
 FOLDER = Path(__file__).parent / "ur5e"
-SIDES = 24
 D1, A2, A3, D4, D5, D6 = 0.1625, -0.425, -0.3922, 0.1333, 0.0997, 0.0996
 TOOL = 0.15
 """Length of the suction tool beyond the flange [m]: the wrist stays clear of a tower of 0.13 m."""
 PEDESTAL = 0.24
 UPPER, FORE = 0.138, 0.007  # where the tubes lie along their joints' axes [m]
 
-ALUMINIUM, BLUE, DARK, RUBBER = "0.80 0.82 0.84 1", "0.36 0.57 0.76 1", "0.22 0.23 0.25 1", "0.12 0.12 0.13 1"
+ALUMINIUM, BLUE, DARK = "0.80 0.82 0.84 1", "0.36 0.57 0.76 1", "0.22 0.23 0.25 1"
+STEEL, RUBBER = "0.66 0.68 0.71 1", "0.16 0.16 0.18 1"
 MASSES = (3.761, 8.058, 2.846, 1.37, 1.3, 0.365)
 EFFORTS = (150.0, 150.0, 150.0, 28.0, 28.0, 28.0)
 SPEED = np.pi
@@ -30,7 +30,9 @@ SPEED = np.pi
 
 def turned(profile: Sequence[tuple[float, float]], axis: str = "z") -> trimesh.Trimesh:
     """A solid of revolution from (radius, height) pairs [m], its axis along z, y or x."""
-    mesh = trimesh.creation.revolve(np.array(profile), sections=SIDES)
+    # Thick pieces need more sides to look round; all in all the arm keeps within 6,000 triangles, drawn in software.
+    sides = 12 + 2 * round(85 * max(radius for radius, _ in profile))
+    mesh = trimesh.creation.revolve(np.array(profile), sections=sides)
     if axis == "y":
         mesh.apply_transform(rotation_matrix(-np.pi / 2, [1, 0, 0]))
     elif axis == "x":
@@ -56,6 +58,11 @@ def housing(radius: float, low: float, high: float, axis: str = "z") -> trimesh.
     )
 
 
+def seal(radius: float, height: float, axis: str = "z") -> trimesh.Trimesh:
+    """The dark ring in the groove between two housings that turn against one another."""
+    return turned([(radius, height - 0.005), (radius, height + 0.005)], axis)
+
+
 def tube(start: float, end: float, z: float, thick: float, thin: float) -> trimesh.Trimesh:
     """A tube along x from start to end at height z, waisted towards its end [m]."""
     span = end - start
@@ -72,11 +79,11 @@ def moved(mesh: trimesh.Trimesh, x: float = 0, y: float = 0, z: float = 0) -> tr
 
 def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
     """Every link's name and its coloured pieces, in its own frame."""
-    tool = turned(
-        [(0, 0), (0.020, 0), (0.020, 0.022), (0.009, 0.034), (0.0055, 0.05), (0.0055, TOOL - 0.022), (0, TOOL - 0.022)]
-    )
-    low = TOOL - 0.022
-    cup = turned([(0, low), (0.006, low), (0.0075, low + 0.006), (0.0055, low + 0.010), (0.0078, TOOL), (0, TOOL)])
+    adapter = turned([(0, -0.004), (0.020, -0.004), (0.020, 0.026), (0.010, 0.040), (0, 0.040)])
+    low = TOOL - 0.024  # where the rod ends and the cup begins
+    rod = turned([(0.0055, 0.038), (0.0055, low + 0.002)])
+    bellows = [(0.0058, 0.0), (0.0068, 0.002), (0.0068, 0.008), (0.0050, 0.011), (0.0072, 0.014), (0.0050, 0.017)]
+    cup = turned([(0, low), *((radius, low + height) for radius, height in bellows), (0.0078, TOOL), (0, TOOL)])
     return [
         (
             "base",
@@ -95,6 +102,7 @@ def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
             "shoulder",
             [
                 (ALUMINIUM, housing(0.062, 0.03, D1 + 0.062)),
+                (DARK, seal(0.058, 0.030)),
                 (ALUMINIUM, moved(housing(0.060, 0.0, 0.075, "y"), y=-0.075, z=D1)),
                 (BLUE, moved(housing(0.058, 0.0, 0.02, "y"), y=0.048, z=D1)),
             ],
@@ -103,6 +111,7 @@ def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
             "upper_arm",
             [
                 (ALUMINIUM, housing(0.060, 0.076, 0.200)),
+                (DARK, seal(0.055, 0.0755)),
                 (BLUE, housing(0.057, 0.196, 0.212)),
                 (ALUMINIUM, tube(-0.04, A2 + 0.03, UPPER, 0.049, 0.043)),
                 (ALUMINIUM, moved(housing(0.052, 0.072, 0.184), x=A2)),
@@ -113,6 +122,7 @@ def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
             "forearm",
             [
                 (ALUMINIUM, housing(0.051, -0.040, 0.072)),
+                (DARK, seal(0.047, 0.072)),
                 (BLUE, housing(0.048, -0.053, -0.037)),
                 (ALUMINIUM, tube(-0.03, A3 + 0.02, FORE, 0.041, 0.034)),
                 (ALUMINIUM, moved(housing(0.039, -0.034, 0.060), x=A3)),
@@ -123,6 +133,7 @@ def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
             "wrist_1",
             [
                 (ALUMINIUM, housing(0.039, 0.060, D4 + 0.040)),
+                (DARK, seal(0.0355, 0.060)),
                 (ALUMINIUM, moved(housing(0.039, 0.0, 0.052, "y"), y=-0.052, z=D4)),
                 (BLUE, housing(0.037, D4 + 0.036, D4 + 0.050)),
             ],
@@ -131,12 +142,20 @@ def links() -> list[tuple[str, list[tuple[str, trimesh.Trimesh]]]]:
             "wrist_2",
             [
                 (ALUMINIUM, housing(0.039, 0.052, D5 + 0.040)),
+                (DARK, seal(0.0355, 0.052)),
                 (ALUMINIUM, moved(housing(0.039, 0.0, 0.050, "y"), z=D5)),
                 (BLUE, housing(0.037, D5 + 0.036, D5 + 0.050)),
             ],
         ),
-        ("wrist_3", [(ALUMINIUM, housing(0.038, 0.050, D6 - 0.012)), (DARK, housing(0.0315, D6 - 0.016, D6))]),
-        ("tip", [(DARK, moved(tool, z=-TOOL)), (RUBBER, moved(cup, z=-TOOL))]),
+        (
+            "wrist_3",
+            [
+                (ALUMINIUM, housing(0.038, 0.050, D6 - 0.012)),
+                (DARK, seal(0.0345, 0.050)),
+                (DARK, housing(0.0315, D6 - 0.016, D6)),
+            ],
+        ),
+        ("tip", [(DARK, moved(adapter, z=-TOOL)), (STEEL, moved(rod, z=-TOOL)), (RUBBER, moved(cup, z=-TOOL))]),
     ]
 
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from multiravens.envs import Demonstration, PickPlaceEnv, demonstrate, from_config
 from multiravens.errors import UserError
 from multiravens.geometry import Array, Pose, quaternion_yaw
-from multiravens.pictures import Image, contact_sheet
+from multiravens.pictures import PAPER, Image, contact_sheet
 from multiravens.sim.motion import ArmMotion
 from multiravens.sim.studio import Studio
 from multiravens.sim.world import TICK, World
@@ -150,7 +150,7 @@ def sheet_of_steps(env: PickPlaceEnv, demonstration: Demonstration, studio: Stud
 
 
 def before_and_after(config: DictConfig, seed: int, studio: Studio) -> Image:
-    """A problem's start and the end of an oracle's run, side by side.
+    """A problem's start and the end of an oracle's run, one above the other.
 
     Args:
         config: of the environment.
@@ -171,6 +171,7 @@ def before_and_after(config: DictConfig, seed: int, studio: Studio) -> Image:
         after = studio.picture(env.world)
         env.reset(seed=tried)
         rest(studio, env)
-        return np.concatenate([studio.picture(env.world), after], axis=1)
+        gap = np.full((6, studio.size[1], 3), PAPER, np.uint8)
+        return np.concatenate([studio.picture(env.world), gap, after])
     finally:
         env.close()

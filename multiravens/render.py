@@ -24,8 +24,8 @@ FPS, SPEED = (20, 60), (0.05, 10.0)
 """Least and greatest values that are taken."""
 
 _LINE_EVERY = 5.0  # [s] between plain lines of progress
-_PROBLEM_COLUMNS = 3
-_TILE = (342, 440)  # height and width of one picture of two in the sheet of problems
+_PROBLEM_COLUMNS = 5
+_TILE = (250, 500)  # height and width of one picture of two in the sheet of problems
 _STEP_TILE = (420, 540)  # and of one in the sheet of an episode
 
 Update = Callable[[float], None]
@@ -98,10 +98,10 @@ def render_problems(config: DictConfig) -> None:
     """
     out = _checked_out(config, (SHEET,))
     from multiravens.film import before_and_after
-    from multiravens.sim.studio import Studio
+    from multiravens.sim.studio import CLOSE, Studio
 
     pairs = []
-    with closing(Studio(_TILE)) as studio, _progress("problems") as update:
+    with closing(Studio(_TILE, CLOSE)) as studio, _progress("problems") as update:
         for index, name in enumerate(PROBLEMS):
             pairs.append(before_and_after(_of_problem(config, name), config.seed, studio))
             update((index + 1) / len(PROBLEMS))

@@ -43,6 +43,7 @@ _MARGIN, _TITLE, _LABEL = 16, 38, 24  # [px]
 _PANEL = (256, 512)  # a heightmap, turned so that +y is right and +x down, as in the perspective view
 _STRIP = _TITLE + VIEW[0] + 10  # first row of the sub-goals
 _THUMBNAIL = 164  # greatest width of one
+_MOST_GOALS = 16  # shown at a time, those around the current one; more would be too small to see
 
 
 @dataclass(frozen=True)
@@ -129,11 +130,14 @@ class Board:
         write(self._frame, now, (VIEW[1] + 2 * _MARGIN, 26), 0.55, DONE if done else NOW, bold=True)
 
     def _draw_strip(self, status: Status) -> None:
-        count, gap = len(self._goals.names), 10
+        total, gap = len(self._goals.names), 10
+        count = min(total, _MOST_GOALS)
+        first = min(max(status.pointer - count // 2, 0), total - count)
         width = min(_THUMBNAIL, (FRAME[1] - 2 * _MARGIN + gap) // count - gap)
         size = (width // 2, width)
-        for index, (name, image) in enumerate(zip(self._goals.names, self._goals.images, strict=True)):
-            left = _MARGIN + index * (width + gap)
+        for column, index in enumerate(range(first, first + count)):
+            name, image = self._goals.names[index], self._goals.images[index]
+            left = _MARGIN + column * (width + gap)
             current, held = index == status.pointer, bool(status.holds[index])
             self._draw_goal(image, size, left, NOW if current else DONE if held else LEFT)
             if held:

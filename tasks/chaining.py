@@ -14,14 +14,20 @@ from multiravens.sim.world import World
 BELT_COLOR = (0.93, 0.74, 0.20)
 POST_COLOR = (0.88, 0.88, 0.92)
 POST_RADIUS, POST_HEIGHT = 0.009, 0.035
-SIDES = {2: 0.160, 3: 0.140}
-"""Distance of neighbouring posts [m] by how many are wanted: the two furthest wanted ones are further apart than a slack belt
-of the length that goes round them is wide."""
-SLACK = 0.055  # of the belt's length, beyond what goes tightly round the wanted posts [m]
+SIDES = {2: 0.160, 3: 0.150}
+"""Distance of neighbouring posts [m] by how many are wanted: the two furthest wanted ones are further apart than a
+slack belt of the length that goes round them is wide."""
+SLACK = {2: 0.055, 3: 0.035}  # of the belt's length, beyond what goes tightly round the wanted posts [m]
 JITTER = 0.003  # of each post, along each axis [m]
 BEYOND = 0.028
 """How far outside a post the belt is put down [m]: strands from there back inside pass a post with 1 cm to spare."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
+INSIDE, FURTHER = 0.3, 0.2
+"""A strand taken off a post, or from outside of one, is put this share of the way from the posts' middle to it: of
+the shares tried, these had the expert right again soonest after the belt was put on a wrong post (11 of 12 within ten
+actions)."""
+_CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
+"""Posts in sides of their square: four round the belt, in turn, and two more that are never wanted but look it."""
 _TIGHT = POST_RADIUS + RADIUS
 
 
@@ -29,19 +35,19 @@ class Chaining(TaskModule):
     """A closed belt round the right posts, as on pulleys.
 
     Description:
-        A beaded belt lies slack amid posts that all look alike. It belongs round two (or three) neighbouring ones; the goal
-        images alone say which. To get there, a bead is lifted, carried over a post and put down outside of it.
+        A beaded belt lies slack amid posts that all look alike. It belongs round two (or three) neighbouring ones;
+        the goal images alone say which. To get there, a bead is lifted, carried over a post and put down outside of it.
 
     Randomizations:
         Which posts are wanted, where the posts stand, where the belt lies and in what shape.
 
     Success:
-        A wanted post's sub-goal holds while the belt's winding number round it is +1 or -1, no other wanted post has the
-        opposite sign (of two signs the one of fewer posts does not count), no unwanted post is wound round, and no bead lies
-        over the post above its top.
+        A wanted post's sub-goal holds while the belt's winding number round it is +1 or -1, no other wanted post has
+        the opposite sign (of two signs the one of fewer posts does not count), no unwanted post is wound round, and
+        no bead lies over the post above its top.
 
     Args:
-        posts: how many posts, 4 to 6.
+        posts: how many posts, 4 to 6; the belt lies amid four.
         wanted: how many of them the belt goes round, 2 or 3.
 
     Raises:
@@ -54,21 +60,21 @@ class Chaining(TaskModule):
         if wanted not in SIDES:
             raise ValueError(f"wanted={wanted}: give 2 or 3")
         self.posts, self.wanted = posts, wanted
-        corners = self._corners()[:wanted]
+        corners = SIDES[wanted] * _CORNERS[:wanted]
         around = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1).sum()
-        self.beads = int(np.ceil((around + 2 * np.pi * _TIGHT + SLACK) / LINK))
+        self.beads = int(np.ceil((around + 2 * np.pi * _TIGHT + SLACK[wanted]) / LINK))
 
-    def _corners(self) -> Array:
-        """(posts, 2) corners of a regular polygon about the origin."""
-        angles = 2 * np.pi * (np.arange(self.posts) + 0.5) / self.posts
-        radius = SIDES[self.wanted] / 2 / np.sin(np.pi / self.posts)
-        return radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    @property
+    def _middle(self) -> Array:
+        """(2,) middle of the square of posts that the belt lies in, in the region's frame."""
+        return np.array([-0.5 * SIDES[self.wanted] * (self.posts > 4), 0.0])
 
     @property
     def footprint(self) -> tuple[float, float]:
         """(length, width) [m] of the rectangle of table it needs."""
-        side = 2 * (float(np.abs(self._corners()).max()) + BEYOND + 0.024)
-        return round(side, 2), round(side, 2)
+        side = SIDES[self.wanted]
+        width = side + 2 * (BEYOND + 0.024)
+        return round(width + side * (self.posts > 4), 2), round(width, 2)
 
     @property
     def size(self) -> int:
@@ -77,31 +83,32 @@ class Chaining(TaskModule):
 
     @property
     def steps(self) -> int:
-        """Actions an expert takes: one a wanted post, and one to put a slipped strand right."""
-        return self.wanted + 1
+        """Actions an expert takes: one a wanted post, and two to put a slipped strand right."""
+        return self.wanted + 2
 
     def build(self, world: World, region: Region, rng: np.random.Generator) -> list[SubGoal]:
         """Set up the posts, lay the belt amid them and draw which are wanted."""
-        corners = self._corners() + rng.uniform(-JITTER, JITTER, (self.posts, 2))
-        self._centre = region.centre
+        corners = self._middle + SIDES[self.wanted] * _CORNERS[: self.posts]
+        corners += rng.uniform(-JITTER, JITTER, corners.shape)
+        self._centre = region.xy(self._middle)
         self._places = region.xy(corners)
         post = disc(POST_RADIUS, POST_HEIGHT, POST_COLOR)
         for index, xy in enumerate(self._places):
             world.add(f"post {index}", post, planar_pose(xy))
-        self._belt = add_beads(world, "belt", BELT_COLOR, region.xy(self._lay(rng)), closed=True)
-        first = int(rng.integers(self.posts))
-        self._goals = [(first + step) % self.posts for step in range(self.wanted)]
+        self._belt = add_beads(world, "belt", BELT_COLOR, region.xy(self._middle + self._lay(rng)), closed=True)
+        first = int(rng.integers(4))
+        self._goals = [(first + step) % 4 for step in range(self.wanted)]
         return [SubGoal(f"belt round post {post}") for post in self._goals]
 
     def _lay(self, rng: np.random.Generator) -> Array:
-        """(beads, 2) a slack belt amid the posts, in the region's frame: a rough circle, dented where posts are near."""
+        """(beads, 2) a slack belt about the origin, amid four posts: a rough circle, dented where posts are near."""
         angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
-        radius = float(np.linalg.norm(self._corners()[0]))
+        radius = SIDES[self.wanted] / np.sqrt(2)
         length = self.beads * LINK
         room = radius - length / (2 * np.pi) - _TIGHT
         dents = 0.0 if room > 0.008 else 0.16
         waves = rng.uniform(-0.04, 0.04, 2)
-        shape = 1 - dents * np.cos(self.posts * angles - np.pi)
+        shape = 1 - dents * np.cos(4 * angles - np.pi)
         shape += waves[0] * np.cos(2 * angles + rng.uniform(0, 2 * np.pi))
         shape += waves[1] * np.cos(3 * angles + rng.uniform(0, 2 * np.pi))
         curve = shape[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
@@ -131,7 +138,9 @@ class Chaining(TaskModule):
             if bead is not None:
                 goal = self._outside(other) if other in self._goals else self._inside(other)
                 return self._carry(beads, bead, goal)
-        return self._carry(beads, self._nearest(beads, post), self._outside(post))
+        if self._passes_outside(beads, post):
+            return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
+        return self._carry(beads, self._facing(beads, post), self._outside(post))
 
     def _outward(self, post: int) -> Array:
         away = self._places[post] - self._centre
@@ -140,18 +149,27 @@ class Chaining(TaskModule):
     def _outside(self, post: int) -> Array:
         return self._places[post] + BEYOND * self._outward(post)
 
-    def _inside(self, post: int) -> Array:
-        return self._places[post] - 1.3 * BEYOND * self._outward(post)
+    def _inside(self, post: int, share: float = INSIDE) -> Array:
+        return self._centre + share * (self._places[post] - self._centre)
 
-    def _nearest(self, beads: Array, post: int) -> int:
-        """The bead nearest to a post among those that the tip can touch without touching a post."""
-        distances = np.linalg.norm(beads[:, None, :2] - self._places, axis=-1)
-        return int(np.where((distances > REACHABLE).all(1), distances[:, post], np.inf).argmin())
+    def _passes_outside(self, beads: Array, post: int) -> bool:
+        """Whether a strand lies outside of a post that the belt is not round: no loop over it opens from there."""
+        offsets = beads[:, :2] - self._places[post]
+        near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
+        return bool((near & (offsets @ self._outward(post) > POST_RADIUS)).any())
+
+    def _facing(self, beads: Array, post: int) -> int:
+        """The bead in front of a post, on its inner side, where the tip touches no post: a loop opens evenly there."""
+        offsets = beads[:, None, :2] - self._places
+        reachable = (np.linalg.norm(offsets, axis=-1) > REACHABLE).all(1)
+        outward = self._outward(post)
+        ahead, aside = offsets[:, post] @ outward, np.abs(offsets[:, post] @ np.array([-outward[1], outward[0]]))
+        return int(np.where(reachable & (ahead < 0), aside - ahead, np.inf).argmin())
 
     def _outermost(self, beads: Array, post: int) -> int:
         """The bead of the strand that passes outside a post: the furthest out among those near it."""
         offsets = beads[:, :2] - self._places[post]
-        near = np.linalg.norm(offsets, axis=1) < BEYOND + 0.02
+        near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
         outward = offsets @ self._outward(post) - 10.0 * ~near
         return int(outward.argmax())
 

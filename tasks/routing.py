@@ -7,7 +7,7 @@ from multiravens.envs.action import Action
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
 from multiravens.geometry import Array, Pose, yaw_quaternion
-from multiravens.sim.beads import LINK, add_beads
+from multiravens.sim.beads import DYNAMICS, LINK, MASS
 from multiravens.sim.beads import RADIUS as BEAD_RADIUS
 from multiravens.sim.shapes import Ball, Box, Cylinder, Shape, ball
 from multiravens.sim.world import World
@@ -60,7 +60,9 @@ class Routing(TaskModule):
         world.add("clamp", _clamp(), region.pose(clamp))
         world.add("socket", _socket(), region.pose(self._socket))
         path = self._lay(clamp, lane, rng)
-        self._cable = add_beads(world, "cable", CABLE_COLOR, region.xy(path), closed=False)
+        positions = np.c_[region.xy(path), np.full(len(path), BEAD_RADIUS)]
+        dynamics = DYNAMICS if FRIC is None else {**DYNAMICS, "lateralFriction": FRIC}
+        self._cable = world.add_chain("cable", ball(BEAD_RADIUS, CABLE_COLOR), positions, MASS, False, **dynamics)
         world.pin(self._cable.beads[0])
         self._clamp = clamp
         sides = {1: "left", -1: "right"}
@@ -93,22 +95,20 @@ class Routing(TaskModule):
         beads = self._beads(world)
         if index == self.pegs:
             return self._action(beads, len(beads) - 1, self._socket)
-        goal = self._waypoint(index)
-        return self._action(beads, self._abreast(beads, index), goal)
+        return self._action(beads, self._abreast(beads, index), self._waypoint(index))
 
     def _waypoint(self, index: int) -> Array:
         return self._pegs[index] + [AT, self._sides[index] * ASIDE]
 
     def _abreast(self, beads: Array, index: int) -> int:
         """The bead that belongs beside a peg."""
-        stops = np.array([self._clamp, *(self._waypoint(i) for i in range(index + 1))])
-        before = np.linalg.norm(stops[-1] - stops[-2])
         least = 0 if index == 0 else self._beside(beads, index - 1)
+        last = beads[least, :2]
+        before = np.linalg.norm(self._waypoint(index) - last)
         arc = LINK * (np.arange(len(beads)) - least)
         ready = (beads[:, 0] >= self._pegs[index, 0] + AHEAD) & (arc >= before + SLACK)
-        if ready.any():
-            return int(ready.argmax())
-        return len(beads) - 2
+        bead = int(ready.argmax()) if ready.any() else len(beads) - 2
+        return bead
 
     def _beside(self, beads: Array, index: int) -> int:
         return int(np.linalg.norm(beads[:, :2] - self._waypoint(index), axis=1).argmin())
@@ -119,6 +119,7 @@ class Routing(TaskModule):
         return Action(Pose(pick, yaw_quaternion(0.0)), Pose(place, yaw_quaternion(0.0)))
 
 EXTRA = 0
+FRIC = None
 AT = 0.004
 
 def passes(line: Array, peg: Array, side: int) -> bool:

@@ -1,15 +1,20 @@
 """The arm is the published one, reaches everywhere and keeps to its path."""
 
+import importlib.util
+import re
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pybullet
 import pytest
 
 from multiravens.envs import demonstrate, make
-from multiravens.geometry import BOUNDS, Array, rotation_matrix, tilt, wrap_angle
-from multiravens.sim.arm import A2, A3, BASE, D1, D4, D5, D6, TOOL, Arm
+from multiravens.geometry import BOUNDS, Array, Pose, invert, multiply, rotation_matrix, tilt, wrap_angle
+from multiravens.sim.arm import A2, A3, BASE, D1, D4, D5, D6, TOOL, URDF, Arm
+from multiravens.sim.shapes import slab
+from multiravens.sim.world import World
 
 
 @pytest.fixture
@@ -60,9 +65,37 @@ def test_out_of_reach_is_said(arm: Arm) -> None:
         arm.inverse_kinematics([1.2, 0, 0.1], 0.0)
 
 
-def test_the_motors_keep_to_the_path_and_do_not_sag(arm: Arm) -> None:
+def carry(arm: Arm, mass: float) -> None:
+    """Hang a box of a mass [kg] on the tip."""
+    tip, client = arm.tip(), arm._client
+    centre = tip.position - [0, 0, 0.025]
+    shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=[0.02] * 3, physicsClientId=client)
+    box = pybullet.createMultiBody(mass, shape, -1, centre.tolist(), physicsClientId=client)
+    state = pybullet.getLinkState(arm.body, arm.tip_link, physicsClientId=client)
+    frame = Pose(np.array(state[0]), np.array(state[1]))
+    relative = multiply(invert(frame), Pose(centre, np.array([0.0, 0.0, 0.0, 1.0])))
+    joint = pybullet.createConstraint(
+        arm.body,
+        arm.tip_link,
+        box,
+        -1,
+        pybullet.JOINT_FIXED,
+        [0, 0, 0],
+        relative.position.tolist(),
+        [0, 0, 0],
+        relative.quaternion.tolist(),
+        [0, 0, 0, 1],
+        physicsClientId=client,
+    )
+    pybullet.changeConstraint(joint, maxForce=50, physicsClientId=client)
+
+
+@pytest.mark.parametrize("mass", [0.0, 0.3])
+def test_the_motors_keep_to_the_path_and_do_not_sag(arm: Arm, mass: float) -> None:
     position = np.array([0.4, -0.3, 0.2])
     arm.show(position, 0.0)
+    if mass:
+        carry(arm, mass)
     for tick in range(300):
         moving = tick < 240
         position = position + [0, 0.5 / 240 * moving, 0]
@@ -70,6 +103,75 @@ def test_the_motors_keep_to_the_path_and_do_not_sag(arm: Arm) -> None:
         pybullet.stepSimulation(physicsClientId=arm._client)
         assert np.linalg.norm(arm.tip().position - position) < 3e-3
     assert np.linalg.norm(arm.tip().position - position) < 5e-4
+
+
+def test_the_tip_touches_and_the_links_pass_through(arm: Arm) -> None:
+    links = [
+        link for link in range(-1, 7) if pybullet.getCollisionShapeData(arm.body, link, physicsClientId=arm._client)
+    ]
+    assert links == [arm.tip_link]
+    arm.show([0.5, 0.0, 0.2], 0.0)
+    below = clearance(arm, (0.1, 0.1, 0.01), (0.5, 0.0, 0.15))
+    beside = clearance(arm, (0.01, 0.1, 0.1), (0.55, 0.0, 0.21))
+    assert below == pytest.approx(0.04, abs=1e-4)
+    assert 0.04 - beside <= 0.007
+
+
+def clearance(arm: Arm, half: tuple[float, float, float], centre: tuple[float, float, float]) -> float:
+    """Distance [m] between the tip and a box."""
+    client = arm._client
+    shape = pybullet.createCollisionShape(pybullet.GEOM_BOX, halfExtents=half, physicsClientId=client)
+    body = pybullet.createMultiBody(0, shape, -1, centre, physicsClientId=client)
+    points = pybullet.getClosestPoints(arm.body, body, 1.0, arm.tip_link, -1, physicsClientId=client)
+    return min(point[8] for point in points)
+
+
+def tumble(shown: bool) -> bytes:
+    """Every pose of a part that is dropped on a corner, with or without an arm shown and drawn above it."""
+    world, studio = World(), pybullet.connect(pybullet.DIRECT)
+    arm = Arm(studio) if shown else None
+    corner = np.array([0.3, 0.2, 0.1, 0.9]) / np.linalg.norm([0.3, 0.2, 0.1, 0.9])
+    world.add("box", slab((0.04, 0.05, 0.06), (1.0, 0.5, 0.0)), Pose(np.array([0.5, 0.0, 0.12]), corner), mass=0.1)
+    poses = []
+    for tick in range(120):
+        if arm is not None:
+            arm.show([0.5, 0.0, 0.02 + 0.001 * tick], 0.01 * tick)
+            if tick % 40 == 0:
+                view = pybullet.computeViewMatrix((1.5, -1, 1), (0.3, 0, 0.2), (0, 0, 1))
+                lens = pybullet.computeProjectionMatrixFOV(40, 1, 0.1, 5)
+                for client in (studio, world.client):
+                    pybullet.getCameraImage(
+                        32, 32, view, lens, renderer=pybullet.ER_TINY_RENDERER, physicsClientId=client
+                    )
+        world.step()
+        poses.append(world.poses())
+    world.close()
+    pybullet.disconnect(studio)
+    return np.array(poses).tobytes()
+
+
+def test_a_shown_arm_does_not_change_a_bit_of_the_physics() -> None:
+    assert tumble(shown=True) == tumble(shown=False)
+
+
+def test_the_meshes_are_what_the_script_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("make_arm", URDF.parents[1] / "make_arm.py")
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "FOLDER", tmp_path)
+    script.main()
+    made, kept = ({path.name: path.read_text() for path in folder.iterdir()} for folder in (tmp_path, URDF.parent))
+    assert made.keys() == kept.keys()
+    assert sum(map(len, kept.values())) < 1e6
+    # Triangles take time to draw in software; bytes of a coordinate may differ with the machine's mathematics library.
+    assert sum(text.count("\nf ") for text in kept.values()) < 6000
+    for name in kept:
+        assert _numbers(made[name]) == pytest.approx(_numbers(kept[name]), abs=2e-5), name
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"-?\d+\.\d+(?:e-?\d+)?", text)]
 
 
 @pytest.mark.parametrize("problem", ["placing", "stacking", "chaining", "routing"])

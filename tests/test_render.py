@@ -168,6 +168,15 @@ def test_goals_are_marked_as_they_stand() -> None:
     assert orange[2] == 0
 
 
+def test_many_goals_show_those_around_the_current_one() -> None:
+    color, height = np.full((320, 160, 3), 90, np.uint8), np.zeros((320, 160), np.float32)
+    board = Board("title", Goals([f"m/{index}" for index in range(200)], [color] * 200))
+    for pointer in (0, 100, 199):
+        board.update(Status(color, height, np.arange(200) < pointer, pointer, 0, 1))
+        strip = board.frame(np.zeros((*VIEW, 3), np.uint8))[610:]
+        assert ((strip[..., 0] > 220) & (strip[..., 2] < 60)).any()
+
+
 def test_an_unreached_goal_has_no_image_but_a_place() -> None:
     env = make("stacking", ["problem.max_steps=1"])
     demonstration = demonstrate(env, 3)
@@ -188,8 +197,8 @@ def test_sheets_of_an_episode_and_of_a_problem(tmp_path: Path, capsys: pytest.Ca
 
     small = Studio((112, 144))
     pair = before_and_after(compose("environment", ["problem=stacking"]), 3, small)
-    assert pair.shape == (112, 288, 3)
-    assert abs(pair[:, :144].astype(int) - pair[:, 144:]).max() > 60
+    assert pair.shape == (230, 144, 3)
+    assert abs(pair[:112].astype(int) - pair[118:]).max() > 60
     small.close()
 
 

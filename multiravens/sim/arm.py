@@ -28,6 +28,9 @@ _FORCES = (150.0, 150.0, 150.0, 28.0, 28.0, 28.0)  # the real joints' torques [N
 class Arm:
     """The arm in a Bullet client.
 
+    Only its tip collides. An arm that is only shown belongs in a client of its own, where it can touch nothing and so
+    does not change a bit of the simulation.
+
     Args:
         client: Bullet's client.
         visible: False keeps it out of pictures.
@@ -45,7 +48,8 @@ class Arm:
             str(URDF),
             BASE,
             useFixedBase=True,
-            flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES,
+            # A true cylinder, as the floating head has: a hull of one would touch 1 mm early.
+            flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES | pybullet.URDF_USE_IMPLICIT_CYLINDER,
             physicsClientId=client,
         )
         for joint in range(-1, 7):
@@ -77,9 +81,14 @@ class Arm:
         reach = float(np.sqrt(max(x * x + y * y - D4 * D4, 0.0)))
         radius, height = reach - D5, z + TOOL + D6 - D1
         upper, fore = -A2, -A3
-        cosine = (radius**2 + height**2 - upper**2 - fore**2) / (2 * upper * fore)
-        if not -1 <= cosine <= 1 or x * x + y * y < D4 * D4:
-            raise ValueError(f"the arm cannot reach {np.round(np.asarray(position, dtype=float), 3).tolist()}; its reach from {BASE} is 0.9 m")
+        span = float(np.hypot(radius, height))  # from shoulder to wrist
+        if x * x + y * y < D4 * D4 or not abs(upper - fore) <= span <= upper + fore:
+            place = np.round(np.asarray(position, dtype=float), 3).tolist()
+            raise ValueError(
+                f"the arm cannot reach {place}: it would be {np.hypot(x, y):.3f} m from its axis, {D4:.3f} m at least, "
+                f"and {span:.3f} m from shoulder to wrist, {upper + fore:.3f} m at most; stay within the workspace"
+            )
+        cosine = (span**2 - upper**2 - fore**2) / (2 * upper * fore)
         elbow = -np.arccos(cosine)
         lift = np.arctan2(height, radius) - np.arctan2(fore * np.sin(elbow), upper + fore * np.cos(elbow)) - np.pi
         pan = np.arctan2(y, x) + np.arctan2(D4, reach)

@@ -11,9 +11,9 @@ MASS = 0.02  # [kg]
 LINK = 0.01414
 """Distance between neighbours [m], that of the Ravens family's beads."""
 DYNAMICS = {"linearDamping": 0.999, "angularDamping": 1.0, "lateralFriction": 1.0}
-"""A bead that cannot roll (full angular damping) keeps its place as rubber does: rolling ones crept several millimetres in
-four seconds, and a belt of them was dragged along whole instead of opening under the tip. Of friction 0.6 to 3 and damping 0.5
-to 0.999, this rested best (0.5 mm) and solved most."""
+"""A bead that cannot roll (full angular damping) keeps its place as rubber does: rolling ones crept several
+millimetres in four seconds, and a belt of them was dragged along whole instead of opening under the tip. Of friction
+0.6 to 3 and damping 0.5 to 0.999, this rested best (0.5 mm) and solved most."""
 
 
 def add_beads(world: World, name: str, color: RGB, curve: Array, closed: bool) -> Chain:

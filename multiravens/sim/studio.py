@@ -5,6 +5,8 @@ simulation. The two are joined by depth. The table and shadows are painted from 
 than what Bullet's software renderer would draw.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import pybullet
@@ -12,36 +14,44 @@ from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, Array, quaternion_yaw, wrap_angle
 from multiravens.sim.arm import BASE, Arm
+from multiravens.sim.lamp import AMBIENT, DIFFUSE, TOWARDS, Lamp, Map
 from multiravens.sim.motion import HOME, ArmMotion, Motion
 from multiravens.sim.world import World
 
 Image = NDArray[np.uint8]
-Map = NDArray[np.float32]
 View = tuple[Image, Map]
 
 SUPERSAMPLING = 1.5
 """Pictures are drawn this much larger and reduced, which smooths edges."""
-EYE, TARGET, FIELD_OF_VIEW = (1.95, -0.2, 1.3), (0.33, 0.01, 0.25), 37.0
-"""Seen from in front of the table, across from the robot: +y is right, +x is towards the viewer."""
 _NEAR, _FAR = 0.5, 3.5  # clipping distances [m]
-LIGHT = (0.45, -0.62, 1.3)
-"""Towards the light: over the viewer's left shoulder, so that shadows fall behind things."""
-AMBIENT, DIFFUSE = 0.56, 0.52
-"""Light that also reaches shadows, and light that comes from the lamp, on a surface that faces it."""
 
 _TABLE = ((-0.34, 0.86), (-0.78, 0.78))  # extent of the table along x and y [m]
 _THICKNESS = 0.035  # of the table's top [m]
 _WOOD, _EDGE, _MAT, _LINE = (222, 211, 196), (176, 160, 141), (106, 112, 121), (140, 146, 155)
 _WALL = ((214, 220, 228), (243, 245, 248))  # backdrop, from bottom to top
-_GROUND = -0.7  # of the room [m]
 
-_SHADOW_SIZE = 576  # pixels of the light's view
-_SHADOW_CENTRE, _SHADOW_SPAN = (0.30, 0.0, 0.2), 1.7  # what the light's view covers [m]
-_SOFTNESS = 0.035  # radius of a penumbra for each metre between what casts and what receives it
-_SHARPEST, _SOFTEST = 0.002, 0.016  # limits of that radius [m]
-_BIAS = 0.006  # a surface this little below another in the light's view is not shadowed by it [m]
-_TAPS = 20
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+
+
+class Lens(NamedTuple):
+    """Where a view is taken from.
+
+    Attributes:
+        eye: (3,) world position [m].
+        target: (3,) what is in the middle [m].
+        field: vertical angle of view [degrees].
+    """
+
+    eye: tuple[float, float, float]
+    target: tuple[float, float, float]
+    field: float
+
+
+# From in front of the table, across from the robot: +y is right, +x is towards the viewer.
+WHOLE = Lens((1.95, -0.2, 1.3), (0.33, 0.01, 0.25), 37.0)
+"""The table with the whole arm."""
+CLOSE = Lens((1.6, -0.07, 1.5), (0.475, 0.0, 0.02), 18.6)
+"""The workspace alone, for a picture twice as wide as high."""
 
 
 class Studio:
@@ -49,21 +59,23 @@ class Studio:
 
     Args:
         size: (height, width) of the pictures.
+        lens: where from.
     """
 
-    def __init__(self, size: tuple[int, int] = (560, 720)) -> None:
+    def __init__(self, size: tuple[int, int] = (560, 720), lens: Lens = WHOLE) -> None:
         self.size = size
         self._client = pybullet.connect(pybullet.DIRECT)
         self._arm = Arm(self._client)
-        self._camera = _Camera((round(size[0] * SUPERSAMPLING), round(size[1] * SUPERSAMPLING)))
-        self._light = _Light()
+        self._camera = _Camera((round(size[0] * SUPERSAMPLING), round(size[1] * SUPERSAMPLING)), lens)
+        self._lamp = Lamp()
         self._table, self._table_distance = _paint_table(self._camera)
         self._room = self._table_distance > _FAR
         # Separate planes, which are quicker to work on than triples.
         self._rays = np.ascontiguousarray(
-            np.moveaxis(self._light.coordinates(self._camera.rays, directions=True), -1, 0)
+            np.moveaxis(self._lamp.coordinates(self._camera.rays, directions=True), -1, 0)
         )
-        self._origin = self._light.coordinates(np.array(EYE))
+        self._origin = self._lamp.coordinates(np.array(lens.eye))
+        self._stand: tuple[World, bytes] | None = None
         self.place(np.array(HOME), 0.0)
 
     def close(self) -> None:
@@ -114,18 +126,27 @@ class Studio:
 
     def picture(self, world: World) -> Image:
         """The world's bodies, the table and the arm as it was placed last: (height, width, 3) uint8."""
-        view = self._camera.blank()
-        self._camera.draw(world.client, _surroundings(world), view)
+        self._see(world)
+        color, distance = view = self._bodies[0].copy(), self._bodies[1].copy()
         self._camera.draw(self._client, self._arm_surroundings(), view)
-        color, distance = view
         behind = (distance >= np.minimum(self._table_distance, 0.999 * _FAR)).astype(np.uint8)
         cv2.copyTo(self._table, behind, color)
         np.minimum(distance, self._table_distance, out=distance)
         seen = [ray * distance + origin for ray, origin in zip(self._rays, self._origin, strict=True)]
-        shade = self._light.shade([world.client, self._client], seen, behind)
+        top = np.maximum(self._cast, self._lamp.heights(self._client))
+        shade = self._lamp.shade(top, seen, behind)
         shade[self._room] = 1.0
         shaded = cv2.multiply(color, cv2.merge([shade] * 3), dtype=cv2.CV_8U)
         return np.asarray(cv2.resize(shaded, self.size[::-1], interpolation=cv2.INTER_AREA))
+
+    def _see(self, world: World) -> None:
+        """Draw a world's bodies and what they cast shadows with, unless they stand as they were drawn last."""
+        stand = world, world.poses().tobytes()
+        if stand != self._stand:
+            self._stand = stand
+            self._bodies = self._camera.blank()
+            self._camera.draw(world.client, _surroundings(world), self._bodies)
+            self._cast = self._lamp.heights(world.client)
 
     def _arm_surroundings(self) -> Array:
         """Corners (N, 3) [m] of boxes that hold the arm."""
@@ -150,13 +171,13 @@ def _surroundings(world: World) -> Array:
 class _Camera:
     """The viewer's camera: pictures of (height, width) pixels."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], lens: Lens) -> None:
+        self.size, self.eye = size, np.array(lens.eye)
         height, width = size
-        self._view = pybullet.computeViewMatrix(EYE, TARGET, (0, 0, 1))
-        self._projection = pybullet.computeProjectionMatrixFOV(FIELD_OF_VIEW, width / height, _NEAR, _FAR)
+        self._view = pybullet.computeViewMatrix(lens.eye, lens.target, (0, 0, 1))
+        self._projection = pybullet.computeProjectionMatrixFOV(lens.field, width / height, _NEAR, _FAR)
         self._axes = np.array(self._view).reshape(4, 4)[:3, :3]  # columns: right, up, back
-        scale = np.tan(np.radians(FIELD_OF_VIEW) / 2)
+        scale = np.tan(np.radians(lens.field) / 2)
         self._extent = np.array([scale * width / height, scale])
         # TinyRenderer samples a pixel at its lower left corner.
         across = (2 * np.arange(width) / width - 1) * self._extent[0]
@@ -186,7 +207,7 @@ class _Camera:
             bottom - top,
             self._view,
             self._cropped(top, bottom, left, right),
-            lightDirection=LIGHT,
+            lightDirection=TOWARDS,
             lightAmbientCoeff=AMBIENT,
             lightDiffuseCoeff=DIFFUSE,
             lightSpecularCoeff=0.1,
@@ -203,7 +224,7 @@ class _Camera:
 
     def _window(self, corners: Array) -> NDArray[np.int64]:
         """First and last row, first and last column (2, 2) of the part of the picture that holds points (N, 3)."""
-        across, up, back = ((corners - EYE) @ self._axes).T
+        across, up, back = ((corners - self.eye) @ self._axes).T
         ndc = np.stack([-up, across], axis=1) / np.maximum(-back, _NEAR)[:, None] / self._extent[::-1]
         size = np.array(self.size)
         low, high = ndc.min(0, initial=1.0), ndc.max(0, initial=-1.0)
@@ -223,117 +244,9 @@ class _Camera:
         return projection
 
 
-class _Light:
-    """A distant lamp with soft shadows, found in its own view of the scene.
-
-    Its coordinates are (column, row) in that view [pixels] and the height towards the lamp [m].
-    """
-
-    _FAR_OFF = 1.5  # distance of its view from the scene's centre [m]
-    _RANGE = (0.5, 2.4)  # clipping distances [m]; TinyRenderer draws nothing where they are 2 or more apart
-
-    def __init__(self) -> None:
-        towards = np.array(LIGHT) / np.linalg.norm(LIGHT)
-        eye = np.array(_SHADOW_CENTRE) + self._FAR_OFF * towards
-        self._view = pybullet.computeViewMatrix(eye.tolist(), _SHADOW_CENTRE, (0, 1, 0))
-        near, far = self._RANGE
-        scale, depth = 2 / _SHADOW_SPAN, far - near
-        self._projection = [scale, 0, 0, 0, 0, scale, 0, 0, 0, 0, -2 / depth, 0, 0, 0, -(far + near) / depth, 1]
-        pixels = _SHADOW_SIZE / _SHADOW_SPAN
-        self._matrix = np.array(self._view).reshape(4, 4).T[:3] * np.array([[pixels], [-pixels], [1.0]])
-        self._matrix[:2, 3] += np.array([_SHADOW_SIZE / 2, _SHADOW_SIZE / 2 - 1])
-        self._table_facing = np.float32(towards[2])
-        # A sunflower's spiral covers a disc evenly.
-        turns = np.arange(_TAPS) * np.pi * (3 - np.sqrt(5))
-        radii = np.sqrt((np.arange(_TAPS) + 0.5) / _TAPS)
-        self._taps = np.stack([radii * np.cos(turns), radii * np.sin(turns)], axis=1).astype(np.float32)
-        self._softest = int(np.ceil(_SOFTEST * pixels))
-
-    def coordinates(self, points: Array, directions: bool = False) -> Map:
-        """Light coordinates (..., 3) of world points (..., 3), or of directions."""
-        turned = points @ self._matrix[:, :3].T
-        return (turned if directions else turned + self._matrix[:, 3]).astype(np.float32)
-
-    def shade(self, clients: list[int], seen: list[Map], flat: Image) -> Map:
-        """Brightness of each pixel relative to what it would have without anything in the light's way.
-
-        Args:
-            clients: whose bodies cast shadows.
-            seen: three times (H, W), light coordinates of what each pixel shows.
-            flat: (H, W) 1 where that is the table, which casts no shadow on itself and needs no bias.
-
-        Returns:
-            (H, W) from AMBIENT's share to 1.
-        """
-        top: Map = np.max([self._heights(client) for client in clients], axis=0)
-        column, row, height = seen
-        reached: Map = height + np.float32(_BIAS) * (1 - flat)
-        kernel = np.ones((2 * self._softest + 1,) * 2, np.uint8)
-        highest: Map = np.asarray(
-            cv2.remap(cv2.dilate(top, kernel), column, row, cv2.INTER_NEAREST, borderValue=-9), np.float32
-        )
-        dim = np.flatnonzero(highest > reached)
-        lit = self._penumbra(top, *(part.ravel()[dim] for part in (column, row, reached, highest)))
-        direct = DIFFUSE * np.where(flat.ravel()[dim] > 0, self._table_facing, _facing(seen, dim))
-        shade = np.ones(flat.shape, np.float32)
-        shade.ravel()[dim] = 1 - (1 - lit) * direct / (AMBIENT + direct)
-        return shade
-
-    def _penumbra(self, top: Map, column: Map, row: Map, height: Map, highest: Map) -> Map:
-        """Share of the lamp that N points (N,) see; it grows softer with the distance to what is in the way."""
-        pixels = _SHADOW_SIZE / _SHADOW_SPAN
-        radius = np.clip((highest - height) * _SOFTNESS, _SHARPEST, _SOFTEST) * np.float32(pixels)
-        lit = np.zeros(len(column), np.float32)
-        last = _SHADOW_SIZE - 1
-        for across, down in self._taps:
-            columns = np.clip(column + across * radius + 0.5, 0, last).astype(np.int32)
-            rows = np.clip(row + down * radius + 0.5, 0, last).astype(np.int32)
-            lit += top[rows, columns] <= height
-        return np.asarray(lit / len(self._taps), np.float32)
-
-    def _heights(self, client: int) -> Map:
-        """The lamp's view: height towards it [m] of the first thing in each pixel."""
-        depth = pybullet.getCameraImage(
-            _SHADOW_SIZE,
-            _SHADOW_SIZE,
-            self._view,
-            self._projection,
-            shadow=0,
-            flags=pybullet.ER_NO_SEGMENTATION_MASK,
-            renderer=pybullet.ER_TINY_RENDERER,
-            physicsClientId=client,
-        )[3]
-        a, b = self._projection[10], self._projection[14]
-        # TinyRenderer codes depth as a perspective projection would, whatever the projection is.
-        far, near = b / (a + 1), b / (a - 1)
-        distance = (far * near / (near - far)) / (depth - far / (far - near))
-        return np.where(depth < 1, -distance, -9).astype(np.float32)
-
-
-def _facing(seen: list[Map], pixels: NDArray[np.int64]) -> Map:
-    """Cosine (N,) between the light and the surface in pixels.
-
-    Args:
-        seen: three times (H, W), light coordinates.
-        pixels: (N,) flat indices into those.
-    """
-    width, last = seen[0].shape[1], seen[0].size - 1
-    metres = (_SHADOW_SPAN / _SHADOW_SIZE,) * 2 + (1.0,)
-    sides = []
-    for step in (1, width):
-        beside = np.minimum(pixels + step, last)
-        sides.append(
-            [(plane.ravel()[beside] - plane.ravel()[pixels]) * unit for plane, unit in zip(seen, metres, strict=True)]
-        )
-    (ax, ay, az), (bx, by, bz) = sides
-    normal = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-    length = np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2)
-    return np.clip(normal[2] / np.maximum(length, 1e-12), 0, 1)
-
-
 def _paint_table(camera: _Camera) -> tuple[Image, Map]:
     """The empty room: colour (H, W, 3) and distance along the optical axis (H, W) [m] of the table, or far."""
-    rays, eye = camera.rays, np.array(EYE)
+    rays, eye = camera.rays, camera.eye
     color = _paint_room(rays)
     distance = np.full(rays.shape[:2], 4 * _FAR, np.float32)
     top = eye[2] / -np.minimum(rays[..., 2], -1e-3)

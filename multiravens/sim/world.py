@@ -20,7 +20,8 @@ SOLVER_ITERATIONS = 25
 GRAVITY = -9.8
 STILL = 0.005
 """A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
-TABLE_FRICTION = 0.6
+BEAD_STILLNESS = 5
+"""Beads must be this many times slower: left at 5 mm/s, a row of them creeps on by a millimetre."""
 MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
 
@@ -245,8 +246,10 @@ class World:
             linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self.client)
             # Turning counts as the speed of a point 2 cm from the centre, the half width of a typical part; that of a
             # bead shows nowhere.
-            lever = 0.0 if self.bodies[body].kind == "bead" else 0.02
-            fastest = max(fastest, np.hypot(np.linalg.norm(linear), lever * np.linalg.norm(angular)))
+            bead = self.bodies[body].kind == "bead"
+            lever = 0.0 if bead else 0.02
+            speed = np.hypot(np.linalg.norm(linear), lever * np.linalg.norm(angular))
+            fastest = max(fastest, speed * (BEAD_STILLNESS if bead else 1.0))
         return float(fastest)
 
     def settle(self, cap: float = 2.0, still: float = STILL) -> bool:
