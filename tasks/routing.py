@@ -119,7 +119,7 @@ class Routing(TaskModule):
         return Action(Pose(pick, yaw_quaternion(0.0)), Pose(place, yaw_quaternion(0.0)))
 
 EXTRA = 0
-FRIC = None
+FRIC = 0.8
 AT = 0.004
 
 def passes(line: Array, peg: Array, side: int) -> bool:

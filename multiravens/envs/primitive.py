@@ -36,6 +36,7 @@ def pick_and_place(world: World, motion: Motion, action: Action) -> str:
     Returns:
         `OK`, or why the primitive ended before its plan did.
     """
+    world.wake(near=[action.pick.position[:2], action.place.position[:2]])
     reason = _Primitive(world, motion, action).run()
     settled = world.settle(cap=SETTLE_CAP)
     return reason if settled or reason != OK else UNSETTLED

@@ -68,6 +68,8 @@ class Motion(ABC):
         if not touched or min(touched)[0] > SUCTION_RADIUS:
             return False
         self.held = min(touched)[1]
+        if self.world.bodies[self.held].kind == "bead":
+            self.world.wake()
         self._joint = self._hold(self.held)
         return True
 

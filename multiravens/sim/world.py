@@ -14,14 +14,15 @@ from multiravens.geometry import Array, Pose, transform
 from multiravens.sim.shapes import Shape
 
 TICK = 1 / 240
-"""Physics step [s]. Halving the rate broke ropes in trials; beads are tuned for this one."""
-SOLVER_ITERATIONS = 25
-"""Half of Bullet's default. On chaining it solved as many seeds with less stretch, in 60 % of the time."""
+"""How often commands are given [s]."""
+SUBSTEPS, SOLVER_ITERATIONS = 2, 15
+"""Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %, beads
+crept 0.7 mm in four seconds instead of 1, and it was faster."""
 GRAVITY = -9.8
 STILL = 0.005
 """A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
-BEAD_STILLNESS = 5
-"""Beads must be this many times slower: left at 5 mm/s, a row of them creeps on by a millimetre."""
+BEAD_STILLNESS = 6
+"""Beads must be this many times slower before they sleep: at 5 mm/s a heap of them may still be toppling."""
 MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
 
@@ -50,11 +51,13 @@ class Chain:
         beads: Bullet identifiers in order.
         rest: (L,) length of each link at rest [m].
         closed: whether the last bead is linked to the first.
+        mass: of one bead [kg].
     """
 
     beads: tuple[int, ...]
     rest: float
     closed: bool
+    mass: float
 
 
 class World:
@@ -75,6 +78,8 @@ class World:
         self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
         self.bodies: dict[int, Body] = {}
         self.chains: list[Chain] = []
+        self._asleep: set[Chain] = set()
+        self._pinned: set[int] = set()
         self.ticks = 0
         self.on_tick: list[Callable[[World], None]] = []
         self.reset()
@@ -93,6 +98,7 @@ class World:
             fixedTimeStep=TICK,
             enableFileCaching=1,
             deterministicOverlappingPairs=1,
+            numSubSteps=SUBSTEPS,
             numSolverIterations=SOLVER_ITERATIONS,
             solverResidualThreshold=1e-4,
             physicsClientId=self.client,
@@ -100,6 +106,8 @@ class World:
         pybullet.setGravity(0, 0, GRAVITY, physicsClientId=self.client)
         self.bodies.clear()
         self.chains.clear()
+        self._asleep.clear()
+        self._pinned.clear()
         self.on_tick.clear()
         self.ticks = 0
         table = pybullet.createCollisionShape(
@@ -205,7 +213,7 @@ class World:
                 (-half).tolist(),
                 physicsClientId=self.client,
             )
-        chain = Chain(tuple(beads), float(np.linalg.norm(positions[1] - positions[0])), closed)
+        chain = Chain(tuple(beads), float(np.linalg.norm(positions[1] - positions[0])), closed, mass)
         self.chains.append(chain)
         return chain
 
@@ -213,6 +221,34 @@ class World:
         """Hold a body where it is, as a clamp would."""
         # Bullet ties free bodies to one another only; without mass one stays put.
         pybullet.changeDynamics(body, -1, mass=0, physicsClientId=self.client)
+        self._pinned.add(body)
+
+    def sleep(self) -> None:
+        """Have chains at rest stay exactly where they are until `wake`, as static friction holds a real rope.
+
+        Bullet's friction lets beads creep, by up to a few millimetres in four seconds, and its own sleeping does not
+        last while a gripper is in the world. Beads without mass do not move, and cost next to no time.
+        """
+        for chain in self.chains:
+            if chain not in self._asleep:
+                self._asleep.add(chain)
+                self._weigh(chain, 0.0)
+
+    def wake(self, near: ArrayLike | None = None, reach: float = 0.1) -> None:
+        """Let sleeping chains move again: all, or those with a bead within `reach` [m] of one of the xy (N, 2)."""
+        for chain in list(self._asleep):
+            if near is not None:
+                beads = self.positions(chain.beads)[:, :2]
+                if np.linalg.norm(beads[:, None] - np.asarray(near).reshape(-1, 2), axis=-1).min() > reach:
+                    continue
+            self._asleep.discard(chain)
+            self._weigh(chain, chain.mass)
+
+    def _weigh(self, chain: Chain, mass: float) -> None:
+        for bead in chain.beads:
+            if bead not in self._pinned:
+                pybullet.resetBaseVelocity(bead, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
+                pybullet.changeDynamics(bead, -1, mass=mass, physicsClientId=self.client)
 
     def _register(self, body: Body, dynamics: dict[str, float]) -> int:
         pybullet.changeDynamics(body.id, -1, **{**MATERIAL, **dynamics}, physicsClientId=self.client)
@@ -253,7 +289,7 @@ class World:
         return float(fastest)
 
     def settle(self, cap: float = 2.0, still: float = STILL) -> bool:
-        """Simulate until everything is at rest, or until `cap` simulated seconds have passed.
+        """Simulate until everything is at rest, or until `cap` simulated seconds have passed; chains at rest sleep.
 
         Returns:
             Whether everything came to rest.
@@ -261,6 +297,7 @@ class World:
         for _ in range(round(cap / TICK / 8)):
             self.step(8)
             if self.speed() < still:
+                self.sleep()
                 return True
         return False
 
@@ -300,10 +337,12 @@ class World:
 
     def push(self, body: int, linear: ArrayLike) -> None:
         """Set the velocity (3,) [m/s] of a body, as a knock would (used by tests of recovery)."""
+        self.wake()
         pybullet.resetBaseVelocity(body, list(np.asarray(linear, dtype=float)), physicsClientId=self.client)
 
     def move(self, body: int, pose: Pose) -> None:
         """Put a body at a pose [m] at rest, as a hand would (used by initial states and tests)."""
+        self.wake()
         position = transform(pose, self.bodies[body].centre[None])[0]
         pybullet.resetBasePositionAndOrientation(
             body, list(position), list(pose.quaternion), physicsClientId=self.client
