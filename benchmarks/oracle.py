@@ -1,14 +1,16 @@
 """How often the scripted expert fully succeeds, and why it fails, written to docs/oracle.md.
 
-Run: python benchmarks/oracle.py [--episodes 200] [--workers 2] [--problems placing stacking] [--out docs/oracle.md]
+Run: python benchmarks/oracle.py [--episodes 200] [--workers 2] [--problems placing stacking]
 
-Seeds are those of the test split from 100000 up; the same numbers come out whatever the number of workers.
+Outcomes are kept in docs/results/oracle.json; problems that are not run anew keep theirs. Seeds are
+those of the test split from 100000 up; the same numbers come out whatever the number of workers.
 """
 
 import argparse
+import json
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from multiravens.envs import PROBLEMS, demonstrate, make
 
 FIRST = 100_000
 TARGETS = {1: {"placing": 0.98, "stacking": 0.98, "chaining": 0.95, "routing": 0.95}, 2: 0.92, 3: 0.90, 4: 0.90}
+PAGE, RESULTS = Path("docs/oracle.md"), Path("docs/results/oracle.json")
 _CHUNK = 25
 
 
@@ -71,24 +74,32 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=PROBLEMS, metavar="PROBLEM")
-    parser.add_argument("--out", type=Path, default=Path("docs/oracle.md"))
     options = parser.parse_args()
     last = FIRST + options.episodes
     chunks = [range(start, min(start + _CHUNK, last)) for start in range(FIRST, last, _CHUNK)]
     jobs = [(problem, chunk) for problem in options.problems for chunk in chunks]
-    results: dict[str, list[Outcome]] = {problem: [] for problem in options.problems}
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results = {problem: [Outcome(**outcome) for outcome in outcomes] for problem, outcomes in known.items()}
+    results.update({problem: [] for problem in options.problems})
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         futures = [pool.submit(run, *job) for job in jobs]
         for (problem, _), future in track(list(zip(jobs, futures, strict=True)), description="oracle"):
             results[problem] += future.result()
-    reports = [report(problem, outcomes) for problem, outcomes in results.items()]
+    RESULTS.write_text(json.dumps({p: [asdict(o) for o in results[p]] for p in PROBLEMS if p in results}) + "\n")
+    PAGE.write_text(page(results))
+    print(f"written to {PAGE} and {RESULTS}")
+
+
+def page(results: dict[str, list[Outcome]]) -> str:
+    """The page on all outcomes."""
+    reports = [report(problem, results[problem]) for problem in PROBLEMS if problem in results]
     failures = [line for _, lines in reports for line in lines]
     causes = Counter(cause(line) for line in failures)
-    page = [
+    lines = [
         "# The oracle",
         "",
-        f"The scripted expert on {options.episodes} seeds of the test split from {FIRST} up, by "
-        "`python benchmarks/oracle.py`. It acts only through the public action.",
+        f"The scripted expert on seeds of the test split from {FIRST} up, by `python benchmarks/oracle.py`. It "
+        "acts only through the public action.",
         "",
         "| problem | full success | share | target | mean return | steps an episode |",
         "|---|---|---|---|---|---|",
@@ -104,9 +115,7 @@ def main() -> None:
         *(failures or ["None."]),
         "",
     ]
-    options.out.write_text("\n".join(page))
-    print("\n".join(row for row, _ in reports))
-    print(f"written to {options.out}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

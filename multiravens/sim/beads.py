@@ -16,7 +16,7 @@ millimetres in four seconds, and a belt of them was dragged along whole instead 
 0.6 to 3 and damping 0.5 to 0.999, this rested best (0.5 mm) and solved most."""
 
 
-def add_beads(world: World, name: str, color: RGB, curve: Array, closed: bool) -> Chain:
+def add_beads(world: World, name: str, color: RGB, curve: Array, closed: bool, **dynamics: float) -> Chain:
     """Lay a row of beads on the table.
 
     Args:
@@ -25,9 +25,10 @@ def add_beads(world: World, name: str, color: RGB, curve: Array, closed: bool) -
         color: red, green, blue in [0, 1].
         curve: (N, 2) world xy of the beads [m], LINK apart.
         closed: link the last bead to the first.
+        **dynamics: settings of Bullet's changeDynamics that differ from `DYNAMICS`.
     """
     positions = np.c_[curve, np.full(len(curve), RADIUS)]
-    return world.add_chain(name, ball(RADIUS, color), positions, MASS, closed, **DYNAMICS)
+    return world.add_chain(name, ball(RADIUS, color), positions, MASS, closed, **{**DYNAMICS, **dynamics})
 
 
 def spaced(curve: Array, count: int, closed: bool) -> Array:

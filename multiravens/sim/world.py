@@ -16,12 +16,12 @@ from multiravens.sim.shapes import Shape
 TICK = 1 / 240
 """How often commands are given [s]."""
 SUBSTEPS, SOLVER_ITERATIONS = 2, 15
-"""Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %, beads
-crept 0.7 mm in four seconds instead of 1, and it was faster."""
+"""Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %,
+beads crept 0.7 mm in four seconds instead of 1, and it was faster."""
 GRAVITY = -9.8
 STILL = 0.005
 """A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
-BEAD_STILLNESS = 6
+BEAD_STILLNESS = 2
 """Beads must be this many times slower before they sleep: at 5 mm/s a heap of them may still be toppling."""
 MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
