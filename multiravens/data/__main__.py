@@ -21,12 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 1 if `verify` finds a fault.
     """
-    options = _parser().parse_args(argv)
-    return cli.guard(lambda: options.command(options))
+
+    def run() -> int:
+        options = _parser().parse_args(argv)
+        return int(options.command(options))
+
+    return cli.guard(run)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="multiravens data", description="Inspects and verifies demonstrations.")
+    parser = cli.Parser(prog="multiravens data", description="Inspects and verifies demonstrations.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inspect = commands.add_parser("inspect", help="say what data sets hold and draw a contact sheet of each")
     inspect.set_defaults(command=_inspect)
