@@ -36,6 +36,8 @@ AHEAD = 0.004  # and this far beyond it along the course, so that the strand bef
 PICK_AHEAD = 0.010  # it picks the cable this far beyond the peg, so that the strand behind comes down beyond it too [m]
 TAIL = 0.030  # the cable's end is first brought this far beyond a peg that it does not reach past [m]
 SLACK = 0.006  # of the strand between two pegs, which keeps the second pull from moving what the first one laid [m]
+OCCUPIED = 0.010  # another bead this close to the socket's middle leaves no place for the end [m]
+CLEAR = 0.050  # and is first taken this far back [m]
 NEAR_SOCKET = 0.015
 
 
@@ -122,11 +124,18 @@ class Routing(TaskModule):
         """Bring the bead that belongs beside the peg there, or the end into the socket."""
         beads = self._beads(world)
         if index == self.pegs:
-            return self._carry(beads, len(beads) - 1, self._socket)
+            return self._plug(beads)
         goal = self._pegs[index] + [AHEAD, self._sides[index] * ASIDE]
         if beads[-1, 0] < self._pegs[index, 0] + TAIL:
             return self._carry(beads, len(beads) - 1, goal + [2 * TAIL, 0])
         return self._carry(beads, self._abreast(beads, index, goal), goal)
+
+    def _plug(self, beads: Array) -> Action:
+        """Bring the end into the socket, after another bead that has taken its place there is taken out."""
+        away = np.linalg.norm(beads[:-1, :2] - self._socket, axis=1)
+        if away.min() < OCCUPIED:
+            return self._carry(beads, int(away.argmin()), self._socket - [CLEAR, 0])
+        return self._carry(beads, len(beads) - 1, self._socket)
 
     def _abreast(self, beads: Array, index: int, goal: Array) -> int:
         """The first bead beyond the peg that reaches its place without pulling at what lies beside the peg before."""
