@@ -54,7 +54,7 @@ class Motion(ABC):
         """Whether the tip, or what it holds, touches anything else."""
         if self.held is None:
             return bool(self.world.touching(self.body, self.link))
-        own = next((chain.beads for chain in self.world.chains if self.held in chain.beads), (self.held,))
+        own = self.world.strand(self.held)
         return any(other not in own and other != self.body for other, _, _ in self.world.touching(self.held))
 
     def grip(self) -> bool:

@@ -349,6 +349,15 @@ class World:
         )
         pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
 
+    def strand(self, body: int, reach: int = 3) -> set[int]:
+        """A body and, when it is a bead, those up to `reach` links away, which touch it where a chain hangs folded."""
+        for chain in self.chains:
+            if body in chain.beads:
+                index, count = chain.beads.index(body), len(chain.beads)
+                around = range(index - reach, index + reach + 1)
+                return {chain.beads[i % count] for i in around if chain.closed or 0 <= i < count}
+        return {body}
+
     def links(self, chain: Chain) -> Array:
         """(L,) present lengths [m] of a chain's links."""
         positions = self.positions(chain.beads)
