@@ -23,9 +23,8 @@ BEYOND = 0.028
 """How far outside a post the belt is put down [m]: strands from there back inside pass a post with 1 cm to spare."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
 INSIDE, FURTHER = 0.6, 0.4
-"""A strand taken off a post, or from outside of one, is put this share of the way from the posts' middle to it: of
-the shares tried, these had the expert right again soonest after the belt was put on a wrong post (10 of 12 within ten
-actions)."""
+"""A strand taken off a post, or from outside of one, is put this share of the way from the posts' middle to it, where a
+loop over the next post still opens."""
 _CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
 """Posts in sides of their square: four round the belt, in turn, and two more that are never wanted but look it."""
 _TIGHT = POST_RADIUS + RADIUS
