@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from multiravens.envs import PickPlaceEnv, demonstrate, make
-from multiravens.geometry import Array
+from multiravens.envs.action import Action
+from multiravens.geometry import Array, Pose, yaw_quaternion
 from multiravens.tasks.routing import PEG_HEIGHT, REACH, Routing, passes
 
 PEG = np.array([0.0, 0.0])
@@ -117,3 +118,35 @@ def test_rows_of_one_to_five_pegs_can_be_routed(pegs: int) -> None:
 def test_a_count_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="pegs=6: give 1 to 5"):
         Routing(pegs=6)
+
+
+def test_the_expert_puts_right_a_cable_on_the_wrong_sides(cable: PickPlaceEnv) -> None:
+    assert demonstrate(cable, 100_003).success
+    module = cable.problem.modules["routing"]
+    assert isinstance(module, Routing)
+    module._sides = -module._sides
+    assert not module.holds(cable.world)[:-1].any()
+    for _ in range(12):
+        action = cable.problem.expert(cable.world)
+        if action is None:
+            break
+        cable.step(action)
+    assert module.holds(cable.world).all()
+
+
+def test_pulling_without_mercy_ends_with_a_reason_and_no_link_too_long(cable: PickPlaceEnv) -> None:
+    stretches: list[float] = []
+    motions = set()
+    module = cable.problem.modules["routing"]
+    assert isinstance(module, Routing)
+    for seed in range(300_010, 300_013):  # 300_011 used to press a bead in between two others
+        cable.reset(seed=seed)
+        cable.world.on_tick.append(lambda world: stretches.append(world.stretch()))
+        rng, still = np.random.default_rng(seed), yaw_quaternion(0.0)
+        for _ in range(4):
+            pick = cable.world.positions(module._cable.beads)[rng.integers(1, module.beads)]
+            place = np.append(module._region.xy(rng.uniform(-0.5, 0.5, 2) * module._region.size), 0.006)
+            *_, info = cable.step(Action(Pose(pick, still), Pose(place, still)))
+            motions.add(info["motion"].split(":")[0])
+    assert max(stretches) < 1.3
+    assert motions <= {"ok", "missed", "overstretched", "unsettled"}
