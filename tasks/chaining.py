@@ -23,8 +23,13 @@ BEYOND = 0.028
 """How far outside a post the belt is put down [m]: strands from there back inside pass a post with 1 cm to spare."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
 INSIDE, FURTHER = 0.6, 0.4
-"""A strand taken off a post, or from outside of one, is put this share of the way from the posts' middle to it, where a
-loop over the next post still opens."""
+"""A strand on top of a post, or outside of one, is put this share of the way from the posts' middle to it, where a loop
+over the next post still opens."""
+BACK = 0.45
+"""A strand taken off a post is put this share of the way to the belt's own middle: it then crosses no other strand."""
+FAR = 0.118  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
+PAST, SHORT = 0.045, 0.008
+"""Where the fold's end is laid [m]: this far past the post, across the line from the posts' middle, and short of it."""
 _CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
 """Posts in sides of their square: four round the belt, in turn, and two more that are never wanted but look it."""
 _TIGHT = POST_RADIUS + RADIUS
@@ -130,7 +135,8 @@ class Chaining(TaskModule):
         for post, turn in enumerate(turns):
             wrong = turn != 0 and (post not in self._goals or turn != sign)
             if wrong:
-                return self._carry(beads, self._outermost(beads, post), self._inside(post))
+                back = self._places[post] + BACK * (beads[:, :2].mean(0) - self._places[post])
+                return self._carry(beads, self._outermost(beads, post), back)
         post = self._goals[index]
         for other in range(self.posts):
             bead = _over(beads, self._places[other])
@@ -139,7 +145,10 @@ class Chaining(TaskModule):
                 return self._carry(beads, bead, goal)
         if self._passes_outside(beads, post):
             return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
-        return self._carry(beads, self._facing(beads, post), self._outside(post))
+        bead = self._facing(beads, post)
+        if np.linalg.norm(beads[bead, :2] - self._places[post]) > FAR:
+            return self._carry(beads, bead, self._alongside(beads, post))
+        return self._carry(beads, bead, self._outside(post))
 
     def _outward(self, post: int) -> Array:
         away = self._places[post] - self._centre
@@ -150,6 +159,14 @@ class Chaining(TaskModule):
 
     def _inside(self, post: int, share: float = INSIDE) -> Array:
         return self._centre + share * (self._places[post] - self._centre)
+
+    def _alongside(self, beads: Array, post: int) -> Array:
+        """Where the end of a fold lies so that both its strands pass the post on the inner side."""
+        outward = self._outward(post)
+        along = np.array([-outward[1], outward[0]])
+        if along @ (self._places[post] - beads[:, :2].mean(0)) < 0:
+            along = -along
+        return np.asarray(self._places[post] + PAST * along - SHORT * outward)
 
     def _passes_outside(self, beads: Array, post: int) -> bool:
         """Whether a strand lies outside of a post that the belt is not round: no loop over it opens from there."""
@@ -172,11 +189,19 @@ class Chaining(TaskModule):
         outward = offsets @ self._outward(post) - 10.0 * ~near
         return int(outward.argmax())
 
-    @staticmethod
-    def _carry(beads: Array, bead: int, goal: Array) -> Action:
-        pick = beads[bead] + [0, 0, RADIUS]
+    def _carry(self, beads: Array, bead: int, goal: Array) -> Action:
         still = yaw_quaternion(0.0)
+        pick = np.array([*self._beside(beads[bead, :2]), beads[bead, 2] + RADIUS])
         return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still))
+
+    def _beside(self, xy: Array) -> Array:
+        """Where the tip comes down on a bead: on its middle, or off it where a post would be in the tip's way."""
+        away = xy - self._places
+        distances = np.linalg.norm(away, axis=1)
+        post = int(distances.argmin())
+        if not 0 < distances[post] < REACHABLE:
+            return xy
+        return np.asarray(self._places[post] + REACHABLE * away[post] / distances[post])
 
 
 def winding(polygon: Array, points: Array) -> NDArray[np.int64]:

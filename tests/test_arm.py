@@ -11,8 +11,10 @@ import pybullet
 import pytest
 
 from multiravens.envs import demonstrate, make
+from multiravens.envs.action import Action
 from multiravens.geometry import BOUNDS, Array, Pose, invert, multiply, rotation_matrix, tilt, wrap_angle
 from multiravens.sim.arm import A2, A3, BASE, D1, D4, D5, D6, TOOL, URDF, Arm
+from multiravens.sim.motion import ArmMotion
 from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
 
@@ -105,6 +107,26 @@ def test_the_motors_keep_to_the_path_and_do_not_sag(arm: Arm, mass: float) -> No
     assert np.linalg.norm(arm.tip().position - position) < 5e-4
 
 
+def speed(arm: Arm) -> float:
+    """Of the joint that turns fastest [rad/s]."""
+    states = pybullet.getJointStates(arm.body, range(6), physicsClientId=arm._client)
+    return max(abs(state[1]) for state in states)
+
+
+def test_no_joint_turns_faster_than_the_real_one() -> None:
+    world, motion = World(), ArmMotion()
+    motion.attach(world)
+    fastest: list[float] = []
+    misses = []
+    world.on_tick.append(lambda _: fastest.append(speed(motion.arm)))
+    for goal in ([0.75, 0.5, 0.14], [0.75, -0.5, 0.3], [0.25, 0.0, 0.05]):
+        motion.park(np.array(goal), 1.0)
+        misses.append(np.linalg.norm(motion.tip().position - goal))
+    world.close()
+    assert max(fastest) < 1.02 * np.pi
+    assert max(misses) < 5e-4
+
+
 def test_the_tip_touches_and_the_links_pass_through(arm: Arm) -> None:
     links = [
         link for link in range(-1, 7) if pybullet.getCollisionShapeData(arm.body, link, physicsClientId=arm._client)
@@ -189,3 +211,13 @@ def test_the_arm_is_not_in_observations() -> None:
         frames.append(env.reset(seed=3)[0]["height"])
         env.close()
     assert np.abs(frames[0] - frames[1]).max() < 1e-3
+
+
+def test_what_is_out_of_reach_ends_the_primitive_with_a_reason() -> None:
+    env = make("placing", overrides=["motion=arm"])
+    env.reset(seed=0)
+    env.world.add("mast", slab((0.02, 0.02, 0.9), (0.5, 0.5, 0.5)), Pose(np.array([0.5, 0.0, 0.0]), np.eye(4)[3]))
+    corner = np.array([BOUNDS[0, 1], BOUNDS[1, 1], 0.0])
+    *_, info = env.step(Action(Pose(corner, np.eye(4)[3]), Pose(corner, np.eye(4)[3])))
+    env.close()
+    assert info["motion"].startswith("unreachable")

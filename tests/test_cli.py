@@ -37,9 +37,7 @@ def test_every_command_has_help_in_each_spelling(name: str, python: Command) -> 
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_command_refuses_a_mistyped_option_in_one_line(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_command_refuses_a_mistyped_option_in_one_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert import_module(cli.COMMANDS[name][0]).main(["--hlep"]) == cli.MISTAKE
     captured = capsys.readouterr()
     assert captured.out == ""

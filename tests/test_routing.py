@@ -74,6 +74,10 @@ def test_the_cable_rests_and_does_not_stretch_after_the_experts_run(cable: PickP
         world.step(960)
         assert np.linalg.norm(world.positions(beads) - before, axis=1).max() < 1e-3
         assert world.stretch() < 1.3
+        world.wake()  # by contact alone arches come down slowly, but most of the cable stays and no peg is lost
+        world.step(960)
+        assert np.median(np.linalg.norm(world.positions(beads) - before, axis=1)) < 1e-3
+        assert cable.problem.holds(world).all()
 
 
 def test_a_bead_dragged_hard_against_a_peg_does_not_get_through(cable: PickPlaceEnv) -> None:

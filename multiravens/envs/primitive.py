@@ -15,6 +15,7 @@ OK = "ok"
 MISSED = "missed: nothing to hold at the pick"
 DROPPED = "dropped: the load slipped off on the way"
 OVERSTRETCHED = "overstretched: a link went beyond 1.2 times its length and was let go"
+UNREACHABLE = "unreachable: the arm is too short for where the tip was to go"
 UNSETTLED = "unsettled: bodies still moved when the time allowed had passed"
 
 MAX_STRETCH = 1.2
@@ -64,6 +65,9 @@ class _Primitive:
     def _pick(self) -> bool:
         xy = self.action.pick.position[:2]
         self.position = np.array([*xy, self.world.top() + 0.02])
+        if not self.motion.reaches(self.position):
+            self.reason = UNREACHABLE
+            return False
         self.motion.park(self.position, self.yaw)
         ring = TIP_RADIUS * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         rays = np.c_[xy + ring, np.full(5, self.position[2])]
@@ -117,6 +121,9 @@ class _Primitive:
 
     def _move(self, goal: Array, yaw: float, speed: float, until_contact: bool = False) -> bool:
         """Move in a straight line; False when the load was lost or had to be let go."""
+        if not self.motion.reaches(goal):
+            self.reason = UNREACHABLE
+            return False
         start, turn = self.position, self.yaw
         # Turning is no faster than half a turn in the time the tip takes for 25 cm.
         ticks = int(np.ceil(max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)))

@@ -11,6 +11,7 @@ import pybullet
 from numpy.typing import ArrayLike
 
 from multiravens.geometry import Array, Pose, wrap_angle
+from multiravens.sim.world import TICK
 
 URDF = Path(__file__).parents[1] / "assets" / "ur5e" / "ur5e.urdf"
 
@@ -23,6 +24,7 @@ HOME_JOINTS = np.array([0.0, -2.2, -1.9, -0.61, np.pi / 2, 0.0])
 D1, A2, A3, D4, D5, D6 = 0.1625, -0.425, -0.3922, 0.1333, 0.0997, 0.0996
 TOOL = 0.15  # from flange to tip [m]
 _FORCES = (150.0, 150.0, 150.0, 28.0, 28.0, 28.0)  # the real joints' torques [Nm]
+_SPEED = np.pi  # and their top speed [rad/s]
 
 
 class Arm:
@@ -106,19 +108,36 @@ class Arm:
         self._joints = np.asarray(joints, dtype=float)
         self._set(self._joints)
 
+    def ticks(self, position: ArrayLike, yaw: float) -> int:
+        """Ticks that the joints need at top speed from their targets to those of a place; 1 at least.
+
+        Near the edge of its reach the elbow has to turn much faster than the tip moves.
+
+        Args:
+            position: (3,) of the tip in the world [m].
+            yaw: of the tool about the vertical [rad].
+
+        Raises:
+            ValueError: the place is out of reach.
+        """
+        furthest = np.abs(self.inverse_kinematics(position, yaw) - self._joints).max()
+        return max(int(np.ceil(furthest / (_SPEED * TICK))), 1)
+
     def drive(self, position: ArrayLike, yaw: float) -> None:
-        """Have the motors pull the tip to a place within the next tick, as far as their torques allow."""
+        """Have the motors pull the tip to a place within the next tick, as far as torques and speeds allow."""
         self._joints = self.inverse_kinematics(position, yaw)
-        pybullet.setJointMotorControlArray(
-            self.body,
-            range(6),
-            pybullet.POSITION_CONTROL,
-            targetPositions=self._joints.tolist(),
-            positionGains=[0.6] * 6,
-            velocityGains=[1.0] * 6,
-            forces=_FORCES,
-            physicsClientId=self._client,
-        )
+        for joint, (angle, force) in enumerate(zip(self._joints, _FORCES, strict=True)):
+            pybullet.setJointMotorControl2(
+                self.body,
+                joint,
+                pybullet.POSITION_CONTROL,
+                targetPosition=angle,
+                positionGain=0.6,
+                velocityGain=1.0,
+                force=force,
+                maxVelocity=_SPEED,
+                physicsClientId=self._client,
+            )
 
     def tip(self) -> Pose:
         """World pose of the tip; its z axis points out of the tool, downwards."""

@@ -46,6 +46,10 @@ class Motion(ABC):
     def tip(self) -> Pose:
         """Where the tip is."""
 
+    def reaches(self, position: Array) -> bool:
+        """Whether the tip can be brought to a position (3,) [m]; a floating one can be brought anywhere."""
+        return True
+
     @abstractmethod
     def park(self, position: Array, yaw: float) -> None:
         """Bring the empty tip to a free place above everything, by the quickest way this motion has."""
@@ -172,12 +176,28 @@ class ArmMotion(Motion):
         self.arm = Arm(world.client, visible=False)
         self.body, self.link = self.arm.body, self.arm.tip_link
         self.arm.show(np.array(HOME), 0.0)
-        self.command(np.array(HOME), 0.0)
+        self._target = np.array(HOME), 0.0
+        self.command(*self._target)
 
     def command(self, position: Array, yaw: float) -> None:
-        """Ask for a tip position (3,) [m] and yaw [rad] within the next tick."""
-        self._target = np.array(position, dtype=float), yaw
-        self.arm.drive(*self._target)
+        """Ask for a tip position (3,) [m] and yaw [rad] within the next tick, or by then if the joints need longer."""
+        start, turn = self._target
+        goal = np.array(position, dtype=float)
+        ticks = self.arm.ticks(goal, yaw)
+        for tick in range(1, ticks + 1):
+            share = tick / ticks
+            self.arm.drive(start + share * (goal - start), turn + share * (yaw - turn))
+            if tick < ticks:
+                self.world.step()
+        self._target = goal, yaw
+
+    def reaches(self, position: Array) -> bool:
+        """Whether the arm is long enough for the tip to be at a position (3,) [m]."""
+        try:
+            self.arm.inverse_kinematics(position, 0.0)
+        except ValueError:
+            return False
+        return True
 
     def park(self, position: Array, yaw: float) -> None:
         """Bring the empty tip to a free place above everything: up, then across."""
