@@ -192,7 +192,7 @@ class Chaining(TaskModule):
     def _carry(self, beads: Array, bead: int, goal: Array) -> Action:
         still = yaw_quaternion(0.0)
         pick = np.array([*self._beside(beads[bead, :2]), beads[bead, 2] + RADIUS])
-        return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still))
+        return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still), period=0.0)
 
     def _beside(self, xy: Array) -> Array:
         """Where the tip comes down on a bead: on its middle, or off it where a post would be in the tip's way."""

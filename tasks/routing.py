@@ -156,7 +156,7 @@ class Routing(TaskModule):
     def _carry(self, beads: Array, bead: int, goal: Array) -> Action:
         still = yaw_quaternion(0.0)
         pick = np.array([*self._region.xy(beads[bead, :2]), beads[bead, 2] + RADIUS])
-        return Action(Pose(pick, still), Pose(np.array([*self._region.xy(goal), 2 * RADIUS]), still))
+        return Action(Pose(pick, still), Pose(np.array([*self._region.xy(goal), 2 * RADIUS]), still), period=0.0)
 
 
 def passes(cable: Array, peg: Array, side: int) -> bool:

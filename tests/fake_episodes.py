@@ -61,6 +61,7 @@ def make_episode(seed: int, steps: int = 2, objects: int = 3, beads: int = 5) ->
         height=np.stack([height for _, height in pictures]),
         pointer=rng.integers(0, 4, steps + 1),
         actions={name: rng.normal(size=(steps, width)).astype(np.float32) for name, width in widths.items()},
+        periods=np.full(steps, 2 * np.pi, np.float32),
         rewards=rng.random(steps),
         poses=rng.normal(size=(steps + 1, 4, 7)).astype(np.float32),
         subgoals=[f"placing/part {index}" for index in range(3)],

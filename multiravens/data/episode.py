@@ -22,7 +22,7 @@ from multiravens.geometry import SHAPE
 from multiravens.heightmap import reduce_half
 
 FORMAT = "multiravens-episode"
-VERSION = 1
+VERSION = 2
 ACTION_WIDTHS = {"pick_position": 3, "pick_quaternion": 4, "place_position": 3, "place_quaternion": 4}
 RESOLUTIONS = ("full", "half")
 
@@ -47,6 +47,7 @@ class Episode:
         height: (T + 1, 320, 160) float32 height above the table [m].
         pointer: (T + 1,) int64 index of the first sub-goal that does not hold, G where all do.
         actions: `pick_position` (T, 3), `pick_quaternion` (T, 4), `place_position`, `place_quaternion`: float32, [m].
+        periods: (T,) float32, the turn after which what is held looks the same [rad]; 0 for any, 2 pi for none.
         rewards: (T,) float64 change in standing credit.
         poses: (T + 1, B, 7) float32 position [m] and quaternion of every body in the world's frame.
         subgoals: G names, such as `placing/part 0`.
@@ -61,6 +62,7 @@ class Episode:
     height: np.ndarray
     pointer: np.ndarray
     actions: dict[str, np.ndarray]
+    periods: np.ndarray
     rewards: np.ndarray
     poses: np.ndarray
     subgoals: list[str]
@@ -207,7 +209,7 @@ def read_episode(path: str | Path, resolution: str = "full", frames: Sequence[in
 
 def _arrays(episode: Episode) -> dict[str, np.ndarray]:
     actions = {f"actions.{name}": episode.actions[name] for name in ACTION_WIDTHS}
-    plain = ("pointer", "rewards", "poses", "goal_frames", "holds")
+    plain = ("pointer", "periods", "rewards", "poses", "goal_frames", "holds")
     return actions | {name: np.asarray(getattr(episode, name)) for name in plain}
 
 
@@ -216,6 +218,7 @@ def _layout(steps: int, bodies: int, subgoals: int) -> dict[str, tuple[str, tupl
     actions = {f"actions.{name}": ("F32", (steps, width)) for name, width in ACTION_WIDTHS.items()}
     return actions | {
         "pointer": ("I64", (steps + 1,)),
+        "periods": ("F32", (steps,)),
         "rewards": ("F64", (steps,)),
         "poses": ("F32", (steps + 1, bodies, 7)),
         "goal_frames": ("I64", (subgoals,)),

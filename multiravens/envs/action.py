@@ -45,10 +45,13 @@ class Action:
     Attributes:
         pick: the tip's pose when it touches; only its xy and yaw matter, the descent ends at contact.
         place: the tip's pose at release, likewise.
+        period: what is held looks the same after this further turn [rad]; 0 after any. The environment makes no use of
+            it; learners do, since they cannot tell such turns apart.
     """
 
     pick: Pose
     place: Pose
+    period: float = 2 * np.pi
 
     @property
     def turn(self) -> float:
@@ -80,7 +83,7 @@ class Action:
                 raise ValueError(f"{part}_quaternion is zero; give xyzw of length 1, [0, 0, 0, 1] for no turn")
             position = np.clip(values[f"{part}_position"], _LOWER, _UPPER).astype(float)
             poses.append(Pose(position, quaternion / length))
-        return cls(*poses)
+        return cls(poses[0], poses[1])
 
 
 def _field(fields: Mapping[str, ArrayLike], key: str, shape: tuple[int, ...]) -> Array:
@@ -108,7 +111,10 @@ def transport(pick: Array, current: Pose, goal_xy: ArrayLike, goal_yaw: float, p
     difference = goal_yaw - quaternion_yaw(current.quaternion)
     turn = wrap_angle(difference, period) if period else 0.0
     place = np.asarray(goal_xy, dtype=float) + rotate(turn, pick[:2] - current.position[:2])
+    # Held off its middle, a symmetric body goes to another place for each of the equivalent turns.
+    centred = np.linalg.norm(pick[:2] - current.position[:2]) < 1e-3
     return Action(
         Pose(np.asarray(pick, dtype=float), yaw_quaternion(0.0)),
         Pose(np.array([*place, pick[2]]), yaw_quaternion(turn)),
+        period if centred else 2 * np.pi,
     )

@@ -22,6 +22,7 @@ class Demonstration:
         height: (T+1, H, W) float32 [m].
         pointer: (T+1,) int64, the first sub-goal that does not hold.
         actions: the four fields of the action space, (T, 3) or (T, 4) float32 each.
+        periods: (T,) float32, `Action.period` of each action [rad].
         rewards: (T,) float64.
         poses: (T+1, B, 7) float32.
         subgoals: names of the G sub-goals in the order they are asked for.
@@ -38,6 +39,7 @@ class Demonstration:
     height: NDArray[np.float32]
     pointer: NDArray[np.int64]
     actions: dict[str, NDArray[np.float32]]
+    periods: NDArray[np.float32]
     rewards: NDArray[np.float64]
     poses: NDArray[np.float32]
     subgoals: list[str]
@@ -69,6 +71,7 @@ def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
     observation, info = env.reset(seed=seed)
     frames, infos = [observation], [info]
     actions: list[dict[str, NDArray[np.float32]]] = []
+    periods: list[float] = []
     rewards: list[float] = []
     ended, reason = bool(info["holds"].all()), ""
     while not ended:
@@ -77,6 +80,7 @@ def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
             reason = "the expert knows nothing to do"
             break
         actions.append(action.to_dict())
+        periods.append(action.period)
         observation, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(observation)
         infos.append(info)
@@ -94,6 +98,7 @@ def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
             key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), *(space.shape or ()))
             for key, space in SPACE.spaces.items()
         },
+        periods=np.array(periods, np.float32),
         rewards=np.array(rewards, np.float64),
         poses=np.array([info["poses"] for info in infos], np.float32),
         subgoals=[step.name for step in env.problem.steps],
