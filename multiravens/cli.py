@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "demos": ("multiravens.demos", "write expert demonstrations of a problem"),
+    "train": ("multiravens.train", "train an agent on demonstrations"),
+    "evaluate": ("multiravens.evaluate", "measure an agent on held-out episodes"),
+    "report": ("multiravens.report", "compare runs in a page, plots and a table"),
     "render": ("multiravens.render", "draw a video of a problem being solved"),
     "data": ("multiravens.data.__main__", "inspect and verify written demonstrations"),
     "doctor": ("multiravens.doctor", "say what is right and wrong with this machine"),

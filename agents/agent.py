@@ -1,0 +1,101 @@
+"""What an agent is shown and what it answers, whatever it has inside."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.geometry import BOUNDS, yaw_quaternion
+
+Action = dict[str, NDArray[np.float32]]
+"""`pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): [m], xyzw, world frame."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an agent is shown before an action. H, W is 320, 160 or, at half resolution, 160, 80; G sub-goals.
+
+    Attributes:
+        color: (H, W, 3) uint8 now.
+        height: (H, W) float32 now [m].
+        start_color: (H, W, 3) uint8 at the episode's start.
+        start_height: (H, W) float32 at the episode's start [m].
+        goal_color: (G, H, W, 3) uint8, the table after each sub-goal of the expert's run.
+        goal_height: (G, H, W) float32 [m].
+        step: actions taken so far.
+        pointer: the first sub-goal that does not hold, known from the reward; None where there is no reward.
+        seed: of the episode.
+    """
+
+    color: NDArray[np.uint8]
+    height: NDArray[np.float32]
+    start_color: NDArray[np.uint8]
+    start_height: NDArray[np.float32]
+    goal_color: NDArray[np.uint8]
+    goal_height: NDArray[np.float32]
+    step: int
+    pointer: int | None
+    seed: int
+
+
+class Agent(ABC):
+    """Chooses actions.
+
+    Attributes:
+        name: for tables.
+        pointer: `reward` if views must carry the pointer, `visual` if it is never shown, `none` if it makes no
+            difference.
+        resolution: of the views, `full` or `half`.
+        asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
+    """
+
+    name: str
+    pointer: str = "none"
+    resolution: str = "full"
+    asks_environment: bool = False
+
+    @abstractmethod
+    def act(self, views: Sequence[View]) -> list[Action]:
+        """One action a view; every view stands for itself, so that answers do not depend on what is asked together."""
+
+
+class Oracle(Agent):
+    """The scripted expert: the ceiling of what can be reached."""
+
+    name = "oracle"
+    asks_environment = True
+
+    def act(self, views: Sequence[View]) -> list[Action]:
+        """Not possible from what a camera sees.
+
+        Raises:
+            TypeError: always; ask the environment.
+        """
+        raise TypeError("the oracle knows the simulation's state: take PickPlaceEnv.expert() instead")
+
+
+class Random(Agent):
+    """Picks and places drawn evenly from the workspace: the floor of what can be reached."""
+
+    name = "random"
+
+    def act(self, views: Sequence[View]) -> list[Action]:
+        """Actions that depend on the episode's seed and the step alone."""
+        return [self._draw(np.random.default_rng([view.seed, view.step, 2])) for view in views]
+
+    @staticmethod
+    def _draw(rng: np.random.Generator) -> Action:
+        pick, place = rng.uniform(BOUNDS[:, 0], BOUNDS[:, 1], (2, 3))
+        return to_action(pick, place, float(rng.uniform(-np.pi, np.pi)))
+
+
+def to_action(pick: NDArray[np.float64], place: NDArray[np.float64], turn: float) -> Action:
+    """The action that picks at a point (3,) [m], turns what it holds by `turn` [rad] and places at another."""
+    return {
+        "pick_position": np.asarray(pick, np.float32),
+        "pick_quaternion": np.asarray(yaw_quaternion(0.0), np.float32),
+        "place_position": np.asarray(place, np.float32),
+        "place_quaternion": np.asarray(yaw_quaternion(turn), np.float32),
+    }
