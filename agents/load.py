@@ -1,0 +1,136 @@
+"""Building agents from configurations and from run folders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.agents.agent import Action, View
+from multiravens.agents.checkpoint import CONFIG, WEIGHTS, fill, read_config, read_tensors
+from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.policy import POINTERS, TransporterAgent
+from multiravens.agents.transporter import Transporter
+from multiravens.construction import instantiate
+from multiravens.data.demonstrations import FACTORS
+from multiravens.errors import UserError, unknown
+from multiravens.geometry import PIXEL
+from multiravens.heightmap import reduce_half
+
+
+def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+    """Make a network and its conditioning.
+
+    Args:
+        config: of a run: `agent`, `fusion`, `backbone` and `resolution`.
+
+    Raises:
+        UserError: a value that is refused.
+    """
+    agent, backbone = config["agent"], config["backbone"]
+    if config["resolution"] not in FACTORS:
+        raise unknown("resolution", str(config["resolution"]), FACTORS)
+    conditioning: Conditioning = instantiate(agent["conditioning"])
+    fusion = backbone["streams"] or config["fusion"]
+    if backbone["streams"] and "Split" in str(config["fusion"]["_target_"]):
+        raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack")
+    network = instantiate(backbone["network"])
+    streams = instantiate(fusion, backbone=network, goals=conditioning.images, features=agent["features"])
+    crop = round(agent["crop"] / (PIXEL * FACTORS[config["resolution"]]) / 8) * 8
+    return Transporter(streams, crop, agent["rotations"]), conditioning
+
+
+def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:
+    """The agent that a run trained.
+
+    Args:
+        run: the run's folder.
+        pointer: `reward` or `visual` instead of what the run was configured with.
+        device: where its network computes.
+
+    Raises:
+        UserError: the folder is not a run's, its checkpoint does not fit, or the pointer is unknown.
+    """
+    folder = Path(run).expanduser()
+    config = read_config(folder)
+    try:
+        network, conditioning = build(config)
+        chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / CONFIG} lacks or has a wrong value for {error}") from error
+    if chosen not in POINTERS:
+        raise unknown("pointer", str(chosen), POINTERS)
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    fill(network, tensors, folder / WEIGHTS)
+    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device)
+
+
+class Deployed:
+    """An agent on a real robot: pictures in, action out, no simulator and no reward.
+
+    Args:
+        agent: follows the visual pointer.
+    """
+
+    def __init__(self, agent: TransporterAgent) -> None:
+        self.agent = agent
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new episode: the next picture is its start."""
+        self._start: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+        self._steps = 0
+
+    def act(
+        self,
+        color: NDArray[np.uint8],
+        height: NDArray[np.float32],
+        goals: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]],
+    ) -> Action:
+        """The next action.
+
+        Args:
+            color: (320, 160, 3) uint8 heightmap of the table now.
+            height: (320, 160) float32 [m].
+            goals: such a pair for every sub-goal, in order.
+
+        Raises:
+            ValueError: a picture has another shape, or there is no goal.
+        """
+        if not goals:
+            raise ValueError("goals is empty: give one (color, height) pair a sub-goal, in order")
+        now = self._picture("color and height", color, height)
+        targets = [self._picture(f"goals[{index}]", *goal) for index, goal in enumerate(goals)]
+        start = self._start = self._start or now
+        view = View(
+            *now,
+            *start,
+            np.stack([target[0] for target in targets]),
+            np.stack([target[1] for target in targets]),
+            step=self._steps,
+            pointer=None,
+            seed=0,
+        )
+        self._steps += 1
+        return self.agent.act([view])[0]
+
+    def _picture(
+        self, name: str, color: NDArray[np.uint8], height: NDArray[np.float32]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        color, height = np.asarray(color), np.asarray(height, np.float32)
+        if color.shape != (320, 160, 3) or color.dtype != np.uint8 or height.shape != (320, 160):
+            raise ValueError(
+                f"{name} must be (320, 160, 3) uint8 and (320, 160) [m], not {color.shape} {color.dtype} and "
+                f"{height.shape}"
+            )
+        return reduce_half(color, height) if self.agent.resolution == "half" else (color, height)
+
+
+def load(run: str | Path, device: str = "cpu") -> Deployed:
+    """A trained agent, ready for a robot: `load(run).act(color, height, goals)`.
+
+    Raises:
+        UserError: the folder is not a run's, or its checkpoint does not fit.
+    """
+    return Deployed(load_agent(run, "visual", device))

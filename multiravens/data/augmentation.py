@@ -1,0 +1,103 @@
+"""Turning and shifting a sample as a whole: observation, goals and action alike."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multiravens.data.demonstrations import Batch
+
+_TRIES = 24
+
+
+class Warp(NamedTuple):
+    """Rigid motions of N pictures in their plane.
+
+    Attributes:
+        turn: (N,) [rad], from +x (columns) to +y (rows), about the picture's middle.
+        shift: (N, 2) rows and columns [pixels], after the turn.
+    """
+
+    turn: np.ndarray
+    shift: np.ndarray
+
+
+class SE2:
+    """Draws one rigid motion a sample, redrawn until pick and place stay inside.
+
+    Args:
+        turn_degrees: standard deviation of the turn.
+        shift: standard deviation of the shift along each side, in widths of the picture.
+
+    Reference: Zeng et al. 2010.14406 (60 degrees, a sixth of the width).
+    Departs: of 24 draws the first that stays inside is taken, and none at all where none does, so that a batch is made
+    at once.
+    """
+
+    def __init__(self, turn_degrees: float = 60.0, shift: float = 1 / 6) -> None:
+        if turn_degrees < 0 or shift < 0:
+            raise ValueError(f"turn_degrees={turn_degrees}, shift={shift}: give 0 or more")
+        self.turn, self.shift = math.radians(turn_degrees), shift
+
+    def draw(self, pick: np.ndarray, place: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> Warp:
+        """Draw for N samples.
+
+        Args:
+            pick: (N, 2) row and column.
+            place: (N, 2).
+            shape: rows and columns of the pictures.
+            rng: its draws depend on N alone.
+        """
+        count = len(pick)
+        turns = np.concatenate([rng.normal(0, self.turn, (count, _TRIES)), np.zeros((count, 1))], axis=1)
+        shifts = rng.normal(0, self.shift * min(shape), (count, _TRIES, 2))
+        shifts = np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1)
+        points = np.stack([pick, place], axis=1)[:, None]
+        moved = _move(points, turns[..., None], shifts[:, :, None], shape)
+        inside = ((moved >= 0) & (moved <= np.array(shape) - 1)).all((2, 3))
+        inside[:, -1] = True
+        first = inside.argmax(1)
+        rows = np.arange(count)
+        return Warp(turns[rows, first], shifts[rows, first])
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch with every sample moved; nearest neighbour, zeros come in from outside."""
+        shape = (batch.images.shape[-2], batch.images.shape[-1])
+        pick, place = batch.pick.cpu().numpy(), batch.place.cpu().numpy()
+        warp = self.draw(pick, place, shape, rng)
+        moved = [
+            torch.from_numpy(_move(points, warp.turn, warp.shift, shape).astype(np.float32)).to(batch.pick.device)
+            for points in (pick, place)
+        ]
+        return batch._replace(images=warp_images(batch.images, warp), pick=moved[0], place=moved[1])
+
+
+def warp_images(images: Tensor, warp: Warp) -> Tensor:
+    """Move pictures (N, C, H, W): what was at p comes to R (p - middle) + middle + shift."""
+    height, width = images.shape[-2:]
+    cos, sin = np.cos(warp.turn), np.sin(warp.turn)
+    down, right = warp.shift[:, 0], warp.shift[:, 1]
+    # Each pixel out asks for where it came from, in grid_sample's coordinates: x right, y down, both in [-1, 1].
+    x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
+    rows, columns = (height - 1) / 2, (width - 1) / 2
+    matrix = np.stack(
+        [
+            np.stack([cos, sin * rows / columns, x_shift / columns], axis=-1),
+            np.stack([-sin * columns / rows, cos, y_shift / rows], axis=-1),
+        ],
+        axis=1,
+    )
+    theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
+    return functional.grid_sample(images, grid, mode="nearest", align_corners=True)
+
+
+def _move(points: np.ndarray, turn: np.ndarray, shift: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Points (..., 2) given as row and column, turned about the picture's middle and shifted."""
+    middle = (np.array(shape) - 1) / 2
+    rows, columns = np.moveaxis(points - middle, -1, 0)
+    cos, sin = np.cos(turn), np.sin(turn)
+    return np.stack([cos * rows + sin * columns, cos * columns - sin * rows], axis=-1) + middle + shift

@@ -1,0 +1,209 @@
+"""Demonstrations decoded for training: every picture once, as integers on one device, and a table of the steps.
+
+Nothing here needs a simulator.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiravens.data.codec import HEIGHT_QUANTUM, quantize_height
+from multiravens.data.episode import Episode, read_episode
+from multiravens.data.store import Store
+from multiravens.errors import UserError
+from multiravens.geometry import BOUNDS, PIXEL, quaternion_yaw, wrap_angle
+
+FACTORS = {"full": 1, "half": 2}
+"""Full-resolution pixels that a pixel spans along each side."""
+
+COLOR_MEAN, COLOR_SCALE = 0.35, 0.25
+"""Of colours in [0, 1], over the pictures of the fifteen problems; with them a table's pixel is near 0."""
+HEIGHT_SCALE = 0.02
+"""Heights are given in units of this [m], that of a part."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The table of S steps; each is one action of one demonstration.
+
+    Attributes:
+        task: (S,) int64 index of the problem.
+        episode: (S,) int64 index of the demonstration, counted over all problems.
+        step: (S,) int64 actions taken before.
+        frame: (S,) int64 index of the picture before the action.
+        pointer: (S,) int64 first sub-goal that does not hold.
+        pick: (S, 2) float32 row and column [pixels], not rounded.
+        place: (S, 2) float32 likewise.
+        turn: (S,) float32 [rad].
+        period: (S,) float32 [rad].
+    """
+
+    task: np.ndarray
+    episode: np.ndarray
+    step: np.ndarray
+    frame: np.ndarray
+    pointer: np.ndarray
+    pick: np.ndarray
+    place: np.ndarray
+    turn: np.ndarray
+    period: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Samples as a network and its loss take them.
+
+    Attributes:
+        images: (N, 4 (1 + K), H, W) float32: of observation and goals, red, green, blue and height, normalised.
+        pick: (N, 2) float32 row and column [pixels].
+        place: (N, 2) float32.
+        turn: (N,) float32 [rad].
+        period: (N,) float32 [rad].
+    """
+
+    images: Tensor
+    pick: Tensor
+    place: Tensor
+    turn: Tensor
+    period: Tensor
+
+
+class Demonstrations:
+    """All demonstrations of a training run, decoded.
+
+    Args:
+        episodes: the demonstrations of each problem.
+        resolution: `full` or `half`.
+        device: where the pictures lie.
+
+    Attributes:
+        tasks: names of the problems.
+        steps: the table.
+        goal_frames: (E, G) int64 frames of each demonstration's sub-goals; the last one repeated to a common length.
+        counts: (E,) int64 sub-goals of each.
+        color: (F, H, W, 3) uint8 tensor.
+        height: (F, H, W) tensor, uint16 in units of 10 micrometres.
+    """
+
+    def __init__(
+        self, episodes: Mapping[str, Sequence[Episode]], resolution: str = "full", device: str | torch.device = "cpu"
+    ) -> None:
+        self.tasks, self.resolution = list(episodes), resolution
+        ordered = [(task, episode) for task, name in enumerate(self.tasks) for episode in episodes[name]]
+        starts = np.cumsum([0, *(len(episode.color) for _, episode in ordered)])
+        tables = [
+            _steps(episode, task, index, int(starts[index]), FACTORS[resolution])
+            for index, (task, episode) in enumerate(ordered)
+        ]
+        self.steps = Steps(
+            **{name.name: np.concatenate([table[name.name] for table in tables]) for name in fields(Steps)}
+        )
+        self.counts = np.array([len(episode.goal_frames) for _, episode in ordered], np.int64)
+        self.goal_frames = np.stack(
+            [
+                np.pad(start + episode.goal_frames, (0, self.counts.max() - len(episode.goal_frames)), mode="edge")
+                for start, (_, episode) in zip(starts, ordered, strict=False)
+            ]
+        )
+        self.color = torch.from_numpy(np.concatenate([episode.color for _, episode in ordered])).to(device)
+        height = np.concatenate([quantize_height(episode.height) for _, episode in ordered])
+        self.height = torch.from_numpy(height.astype(np.uint16)).to(device)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the pictures."""
+        return int(self.color.nbytes + self.height.nbytes)
+
+    def batch(self, samples: np.ndarray, goals: np.ndarray) -> Batch:
+        """Put samples together.
+
+        Args:
+            samples: (N,) rows of the table.
+            goals: (N, K) indices into the sub-goals of each sample's demonstration.
+        """
+        table, device = self.steps, self.color.device
+        frames = np.c_[table.frame[samples], self.goal_frames[table.episode[samples][:, None], goals]]
+        at = torch.from_numpy(frames).to(device)
+        labels = (
+            torch.from_numpy(column[samples]).to(device)
+            for column in (table.pick, table.place, table.turn, table.period)
+        )
+        return Batch(normalise(self.color[at], self.height[at].to(torch.float32) * HEIGHT_QUANTUM), *labels)
+
+
+def normalise(color: Tensor, height: Tensor) -> Tensor:
+    """Pictures as networks see them: of every picture, three channels of colour and one of height.
+
+    Args:
+        color: (N, P, H, W, 3) uint8.
+        height: (N, P, H, W) float32 [m].
+
+    Returns:
+        (N, 4 P, H, W) float32.
+    """
+    colors = (color.to(torch.float32) / 255 - COLOR_MEAN) / COLOR_SCALE
+    joined = torch.cat([colors, (height / HEIGHT_SCALE)[..., None]], dim=-1)
+    count, pictures, rows, columns, channels = joined.shape
+    return joined.permute(0, 1, 4, 2, 3).reshape(count, pictures * channels, rows, columns).contiguous()
+
+
+def load(
+    data: str | Path, problems: Sequence[str], demos: int, resolution: str, split: str = "train"
+) -> tuple[dict[str, list[Episode]], dict[str, dict[str, Any]]]:
+    """Read the first demonstrations of every problem.
+
+    Args:
+        data: folder of all problems.
+        problems: their names.
+        demos: how many of each, the first by seed.
+        resolution: `full` or `half`.
+        split: which range of seeds.
+
+    Returns:
+        The demonstrations of each problem, and the configuration of the environment that each was made in.
+
+    Raises:
+        UserError: there are too few, or a file is damaged.
+    """
+    episodes, environments = {}, {}
+    for problem in problems:
+        folder = Path(data).expanduser() / problem / split
+        stored = Store.open(folder) if (folder / "dataset.json").exists() else None
+        seeds = stored.kept() if stored else []
+        if stored is None or len(seeds) < demos:
+            raise UserError(
+                f"{folder} has {len(seeds)} demonstrations and demos={demos} asks for more: make them with "
+                f"`python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}`"
+            )
+        episodes[problem] = [read_episode(stored.path(seed), resolution) for seed in seeds[:demos]]
+        environments[problem] = stored.environment
+    return episodes, environments
+
+
+def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> dict[str, np.ndarray]:
+    count = len(episode.rewards)
+    turns = [
+        wrap_angle(quaternion_yaw(place) - quaternion_yaw(pick))
+        for pick, place in zip(episode.actions["pick_quaternion"], episode.actions["place_quaternion"], strict=True)
+    ]
+    return {
+        "task": np.full(count, task, np.int64),
+        "episode": np.full(count, index, np.int64),
+        "step": np.arange(count),
+        "frame": start + np.arange(count),
+        "pointer": episode.pointer[:-1].astype(np.int64),
+        "pick": _pixels(episode.actions["pick_position"], factor),
+        "place": _pixels(episode.actions["place_position"], factor),
+        "turn": np.array(turns, np.float32),
+        "period": episode.periods.astype(np.float32),
+    }
+
+
+def _pixels(positions: np.ndarray, factor: int) -> np.ndarray:
+    """Rows and columns (T, 2) of positions (T, 3) [m], not rounded."""
+    fine = (positions[:, 1::-1].astype(np.float64) - BOUNDS[1::-1, 0]) / PIXEL
+    return ((fine - (factor - 1) / 2) / factor).astype(np.float32)
