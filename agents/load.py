@@ -36,7 +36,10 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     if backbone["streams"] and "Split" in str(config["fusion"]["_target_"]):
         raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack")
     network = instantiate(backbone["network"])
-    streams = instantiate(fusion, backbone=network, goals=conditioning.images, features=agent["features"])
+    try:
+        streams = instantiate(fusion)(backbone=network, goals=conditioning.images, features=agent["features"])
+    except ValueError as error:
+        raise UserError(str(error)) from error
     crop = round(agent["crop"] / (PIXEL * FACTORS[config["resolution"]]) / 8) * 8
     return Transporter(streams, crop, agent["rotations"]), conditioning
 

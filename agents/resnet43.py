@@ -4,6 +4,8 @@ Reference: Zeng et al. 2010.14406; sizes as in google-research/ravens.
 Departs: the pick sees the image as it is, where the original pads it to a square for rotations that it does not use.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,13 +20,16 @@ _UP = (256, 128, 64)
 class _Block(nn.Module):
     """Bottleneck of three convolutions, with a projected shortcut where the shape changes."""
 
-    def __init__(self, inside: int, outside: int, stride: int = 1, final_relu: bool = True) -> None:
+    def __init__(
+        self, inside: int, outside: int, stride: int = 1, middle: int | None = None, final_relu: bool = True
+    ) -> None:
         super().__init__()
+        middle = middle or outside
         self.convolutions = nn.ModuleList(
             [
-                nn.Conv2d(inside, outside, 1, stride=stride),
-                nn.Conv2d(outside, outside, 3, padding=1),
-                nn.Conv2d(outside, outside, 1),
+                nn.Conv2d(inside, middle, 1, stride=stride),
+                nn.Conv2d(middle, middle, 3, padding=1),
+                nn.Conv2d(middle, outside, 1),
             ]
         )
         changed = inside != outside or stride != 1
@@ -63,7 +68,9 @@ class ResNet43(nn.Module):
             up += [_Block(inside, outside), _Block(outside, outside), nn.UpsamplingBilinear2d(scale_factor=2)]
             inside = outside
         self.up = nn.Sequential(*up)
-        self.head = nn.Sequential(_Block(inside, outputs), _Block(outputs, outputs, final_relu=False))
+        self.head = nn.Sequential(
+            _Block(inside, outputs, middle=16, final_relu=False), _Block(outputs, outputs, middle=16, final_relu=False)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, channels, H, W), sides multiples of 8, to (N, outputs, H, W)."""
@@ -75,16 +82,17 @@ class OriginalStreams(nn.Module):
     """Three networks; what is picked is cut out of the image in every rotation before its network sees it.
 
     Args:
+        backbone: makes a network from its channels in and out.
         goals: goal images beside the observation.
         features: of query and key.
     """
 
-    def __init__(self, goals: int, features: int = 3) -> None:
+    def __init__(self, backbone: Callable[[int, int], nn.Module], goals: int, features: int = 3) -> None:
         super().__init__()
         channels = CHANNELS * (1 + goals)
-        self.picking = ResNet43(channels, 1)
-        self.query = ResNet43(channels, features)
-        self.key = ResNet43(channels, features)
+        self.picking = backbone(channels, 1)
+        self.query = backbone(channels, features)
+        self.key = backbone(channels, features)
 
     def forward(self, images: Tensor) -> Maps:
         """(N, 4 (1 + goals), H, W) to maps, of which the query is left out."""

@@ -42,7 +42,7 @@ class SE2:
             raise ValueError(f"turn_degrees={turn_degrees}, shift={shift}: give 0 or more")
         self.turn, self.shift = math.radians(turn_degrees), shift
 
-    def draw(self, pick: np.ndarray, place: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> Warp:
+    def draw(self, pick: np.ndarray, place: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
         """Draw for N samples.
 
         Args:
@@ -57,22 +57,20 @@ class SE2:
         shifts = np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1)
         points = np.stack([pick, place], axis=1)[:, None]
         moved = _move(points, turns[..., None], shifts[:, :, None], shape)
-        inside = ((moved >= 0) & (moved <= np.array(shape) - 1)).all((2, 3))
-        inside[:, -1] = True
-        first = inside.argmax(1)
+        inside = np.asarray(((moved >= 0) & (moved <= np.array(shape) - 1)).all((2, 3)))
+        # The last candidate stays put.
+        first = np.where(inside.any(1), inside.argmax(1), _TRIES)
         rows = np.arange(count)
         return Warp(turns[rows, first], shifts[rows, first])
 
-    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        """The batch with every sample moved; nearest neighbour, zeros come in from outside."""
-        shape = (batch.images.shape[-2], batch.images.shape[-1])
-        pick, place = batch.pick.cpu().numpy(), batch.place.cpu().numpy()
-        warp = self.draw(pick, place, shape, rng)
-        moved = [
-            torch.from_numpy(_move(points, warp.turn, warp.shift, shape).astype(np.float32)).to(batch.pick.device)
-            for points in (pick, place)
-        ]
-        return batch._replace(images=warp_images(batch.images, warp), pick=moved[0], place=moved[1])
+def moved(batch: Batch, warp: Warp) -> Batch:
+    """The batch with every sample moved; nearest neighbour, zeros come in from outside."""
+    shape = (batch.images.shape[-2], batch.images.shape[-1])
+    pick, place = (
+        torch.from_numpy(_move(points.cpu().numpy(), warp.turn, warp.shift, shape).astype(np.float32)).to(points.device)
+        for points in (batch.pick, batch.place)
+    )
+    return batch._replace(images=warp_images(batch.images, warp), pick=pick, place=place)
 
 
 def warp_images(images: Tensor, warp: Warp) -> Tensor:
@@ -95,7 +93,7 @@ def warp_images(images: Tensor, warp: Warp) -> Tensor:
     return functional.grid_sample(images, grid, mode="nearest", align_corners=True)
 
 
-def _move(points: np.ndarray, turn: np.ndarray, shift: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def _move(points: np.ndarray, turn: np.ndarray, shift: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Points (..., 2) given as row and column, turned about the picture's middle and shifted."""
     middle = (np.array(shape) - 1) / 2
     rows, columns = np.moveaxis(points - middle, -1, 0)

@@ -70,8 +70,12 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, option: str = "data") -> Iterator[None]:
     """Makes a folder and holds it for one command; the lock goes with the process, however that ends.
+
+    Args:
+        folder: The folder.
+        option: What a user gives it as.
 
     Raises:
         UserError: If another command holds it, or it can't be made or written to.
@@ -82,18 +86,18 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise storage_error(folder, error) from error
     try:
-        _lock(descriptor, folder)
+        _lock(descriptor, folder, option)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path, option: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(
-            f"another command is writing to {folder}: wait for it to end, or choose another folder with data=FOLDER"
+            f"another command is writing to {folder}: wait for it to end, or choose another folder with {option}=FOLDER"
         ) from None
     except OSError as error:
         raise storage_error(folder, error) from error

@@ -1,0 +1,165 @@
+"""A training run from its configuration: what `python -m multiravens.train` does."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.tensorboard import SummaryWriter
+
+from multiravens.agents.checkpoint import CONFIG, STATE, read_config, write_config
+from multiravens.agents.load import build
+from multiravens.agents.training import FIGURES, Trainer, Update
+from multiravens.configuration import flatten
+from multiravens.construction import instantiate
+from multiravens.data.augmentation import SE2
+from multiravens.data.demonstrations import Demonstrations, load
+from multiravens.data.files import locked
+from multiravens.data.sampling import Catalogue, Sampler
+from multiravens.errors import UserError, quote
+from multiravens.registration import parse_problems
+
+_WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
+"""Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
+
+
+def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:
+    """Train an agent, or take up a run where it was stopped.
+
+    Args:
+        config: of `train.yaml`, plain values.
+        update: called with the steps taken and the latest figures.
+
+    Returns:
+        The latest figures; none but in the first of several processes.
+
+    Raises:
+        UserError: an option can't be met, the demonstrations are too few, the folder holds another run or is in use, a
+            checkpoint does not fit, or memory runs out.
+    """
+    _check(config)
+    problems = parse_problems(config["problems"] or ["placing"])
+    folder = Path(config["run"]).expanduser()
+    network, conditioning = _network(config)
+    episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
+    described = {name: config[name] for name in config if name != "trainer"}
+    described |= {"problems": problems, "environment": environments}
+    fabric = _fabric(config)
+    fabric.launch()
+    with locked(folder, "run") if fabric.is_global_zero else nullcontext():
+        if fabric.is_global_zero:
+            _describe(folder, described)
+        try:
+            data = Demonstrations(episodes, config["resolution"], fabric.device)
+            catalogue = Catalogue(data.tasks, data.steps.task, data.steps.episode, data.steps.pointer)
+            sampler = Sampler(
+                catalogue,
+                instantiate(config["task_sampling"]),
+                instantiate(config["step_sampling"]),
+                config["batch"],
+                config["seed"],
+            )
+            options = ("steps", "seed", "learning_rate", "weight_decay", "warmup", "ema", "clip")
+            trainer = Trainer(
+                fabric,
+                network.to(memory_format=torch.channels_last),
+                conditioning,
+                data,
+                sampler,
+                SE2(**config["augmentation"]) if config["augmentation"] else None,
+                folder,
+                checkpoint_every=config["checkpoint_every"],
+                log_every=config["log_every"],
+                **{name: config[name] for name in options},
+            )
+            with _board(folder, fabric) as board:
+                figures = trainer.run(_both(update, board))
+                return figures if fabric.is_global_zero else {}
+        except torch.OutOfMemoryError as error:
+            raise _too_large(config) from error
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+                raise _too_large(config) from error
+            raise
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    for name in ("demos", "steps", "batch", "devices", "checkpoint_every", "log_every"):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]}: give 1 or more")
+    if config["batch"] % config["devices"]:
+        raise UserError(f"batch={config['batch']} is not a multiple of devices={config['devices']}: give one that is")
+    for name, low, high in (("warmup", 0, 1), ("ema", 0, 1), ("seed", 0, 2**31 - 1)):
+        if not low <= config[name] <= high:
+            raise UserError(f"{name}={config[name]}: give {low} to {high}")
+    for name in ("learning_rate", "clip"):
+        if not config[name] > 0:
+            raise UserError(f"{name}={config[name]}: give more than 0")
+    if config["pointer"] not in ("reward", "visual"):
+        raise UserError(f"pointer={config['pointer']}: give reward or visual")
+
+
+def _network(config: Mapping[str, Any]) -> Any:
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.manual_seed(config["seed"])
+    return build(config)
+
+
+def _fabric(config: Mapping[str, Any]) -> Fabric:
+    name = str(config["device"])
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise UserError(f"device={name}: give auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    devices: Any = [int(index)] if index else config["devices"]
+    strategy = "ddp" if config["devices"] > 1 else "auto"
+    return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision=config["precision"])
+
+
+def _describe(folder: Path, described: dict[str, Any]) -> None:
+    """Write the configuration, or check that the one there is the same."""
+    if not (folder / CONFIG).exists():
+        write_config(folder, described)
+        return
+    before, now = (
+        dict(flatten({name: value for name, value in config.items() if name not in (*_WHERE, "version")}))
+        for config in (read_config(folder), described)
+    )
+    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if changed:
+        pairs = [(name, quote(before.get(name)), quote(now.get(name))) for name in changed[:3]]
+        shown = ", ".join(f"{name}: {there} there, {here} now" for name, there, here in pairs)
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        state = "a run" if (folder / STATE).exists() else "the beginning of a run"
+        raise UserError(f"{folder} holds {state} with other options ({shown}{more}): give them, or another run=FOLDER")
+
+
+def _board(folder: Path, fabric: Fabric) -> Any:
+    return SummaryWriter(str(folder / "tensorboard")) if fabric.is_global_zero else nullcontext()
+
+
+def _both(update: Update | None, board: SummaryWriter | None) -> Update | None:
+    if board is None:
+        return None
+
+    def told(step: int, figures: Mapping[str, float]) -> None:
+        if update:
+            update(step, figures)
+        for name in (*FIGURES, "learning_rate"):
+            board.add_scalar(name.replace("_", "/", 1), figures[name], step)
+
+    return told
+
+
+def _too_large(config: Mapping[str, Any]) -> UserError:
+    return UserError(
+        f"out of memory with batch={config['batch']}, resolution={config['resolution']}, demos={config['demos']}: "
+        "lower batch first, then demos, or use resolution=half"
+    )
+

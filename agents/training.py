@@ -1,0 +1,222 @@
+"""Training: batches drawn by weight, moved as a whole, scored, and stepped on; resumed to the bit."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from multiravens.agents.checkpoint import METRICS, STATE, WEIGHTS, fill, read_tensors, write_tensors
+from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.loss import Labels, Outcome, equivalent_turns, score
+from multiravens.agents.transporter import Transporter
+from multiravens.data.augmentation import SE2, Warp, moved
+from multiravens.data.demonstrations import FACTORS, Batch, Demonstrations
+from multiravens.data.files import write_whole
+from multiravens.data.sampling import Sampler
+from multiravens.geometry import PIXEL
+
+Update = Callable[[int, Mapping[str, float]], None]
+"""Called with the steps taken and the latest figures."""
+
+FIGURES = ("loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
+
+
+class Trainer:
+    """Trains a network on demonstrations.
+
+    Args:
+        fabric: devices, precision and data-parallel training.
+        network: to be trained, already on the fabric's device.
+        conditioning: which goal images it is shown.
+        data: demonstrations.
+        sampler: draws the batches; with several processes each takes its share of every batch.
+        augmentation: moves the samples; None leaves them as they are.
+        folder: of the run; only the first process writes to it.
+        steps: in all.
+        seed: of the augmentation.
+        learning_rate: highest, after the warm-up.
+        weight_decay: of AdamW, on weights but not on biases and normalisation.
+        warmup: share of the steps in which the learning rate rises; then it falls as a cosine.
+        ema: share of the averaged weights that stays in a step; those weights are what is saved for acting.
+        clip: the gradient's norm is cut to this.
+        checkpoint_every: steps.
+        log_every: steps.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        network: Transporter,
+        conditioning: Conditioning,
+        data: Demonstrations,
+        sampler: Sampler,
+        augmentation: SE2 | None,
+        folder: Path,
+        *,
+        steps: int,
+        seed: int,
+        learning_rate: float,
+        weight_decay: float,
+        warmup: float,
+        ema: float,
+        clip: float,
+        checkpoint_every: int,
+        log_every: int,
+    ) -> None:
+        self.fabric, self.network, self.conditioning, self.data = fabric, network, conditioning, data
+        self.sampler, self.augmentation, self.folder = sampler, augmentation, folder
+        self.steps, self.seed, self.learning_rate, self.warmup = steps, seed, learning_rate, warmup
+        self.ema, self.clip = ema, clip
+        self.checkpoint_every, self.log_every = checkpoint_every, log_every
+        optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate)
+        self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        self.model, self.optimizer = fabric.setup(network, optimizer)
+        self.step = 0
+        self._recent: list[np.ndarray] = []
+        self._metrics: list[str] = []
+
+    def run(self, update: Update | None = None) -> dict[str, float]:
+        """Take the steps that are left, from the last checkpoint on.
+
+        Returns:
+            The latest figures.
+
+        Raises:
+            UserError: a checkpoint does not fit, or the disk refuses.
+        """
+        self._resume()
+        figures = json.loads(self._metrics[-1]) if self._metrics else {}
+        while self.step < self.steps:
+            self._recent.append(self.take_step())
+            if self.step % self.log_every == 0 or self.step == self.steps:
+                figures = self._log()
+                if update:
+                    update(self.step, figures)
+            if self.step % self.checkpoint_every == 0 or self.step == self.steps:
+                self._save()
+        return figures
+
+    def take_step(self) -> np.ndarray:
+        """One batch, one step; returns the batch's mean figures (5,) as in `FIGURES`."""
+        drawn = self.sampler.draw(self.step)
+        size = len(drawn.samples) // self.fabric.world_size
+        own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
+        warp = self._warp(drawn.samples)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self._schedule()
+        outcome = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
+        weights = torch.from_numpy(drawn.weights[own]).to(outcome.pick.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean())
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        gathered = self._gather(torch.stack(list(outcome)).detach())
+        self.sampler.record(drawn.samples, gathered[:2].sum(0))
+        return np.asarray(gathered.mean(1))
+
+    def score(self, samples: np.ndarray, warp: Warp | None = None) -> Outcome:
+        """What the network makes of samples.
+
+        Args:
+            samples: (N,) rows of the table of steps.
+            warp: how they are moved; None leaves them as they are.
+        """
+        table = self.data.steps
+        goals = self.conditioning.choose(
+            table.pointer[samples], table.step[samples], self.data.counts[table.episode[samples]]
+        )
+        batch = self.data.batch(samples, goals)
+        if warp is not None:
+            batch = moved(batch, warp)
+        labels = _labels(batch, self.network.rotations)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        pick_logits, place_logits, _ = self.model(images, labels.pick)
+        return score(pick_logits, place_logits, labels, 0.01 / (PIXEL * FACTORS[self.data.resolution]))
+
+    def _warp(self, samples: np.ndarray) -> Warp | None:
+        """How a whole batch is moved: every process draws it all and takes its share."""
+        if self.augmentation is None:
+            return None
+        table, shape = self.data.steps, tuple(self.data.color.shape[1:3])
+        rng = np.random.default_rng([self.seed, self.step])
+        return self.augmentation.draw(table.pick[samples], table.place[samples], shape, rng)
+
+    def _schedule(self) -> float:
+        rising = (self.step + 1) / max(self.warmup * self.steps, 1)
+        return min(rising, 1.0) * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # Early on the average follows closely, or it would long remember the start.
+        keep = min(self.ema, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.network.state_dict().items():
+            self.averaged[name].lerp_(tensor, 1 - keep)
+
+    def _gather(self, figures: Tensor) -> np.ndarray:
+        """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""
+        if self.fabric.world_size > 1:
+            figures = torch.cat(list(self.fabric.all_gather(figures)), dim=1)
+        return np.asarray(figures.float().cpu().numpy())
+
+    def _log(self) -> dict[str, float]:
+        means = np.mean(self._recent, axis=0)
+        self._recent = []
+        figures = {"step": self.step, "learning_rate": self.learning_rate * self._schedule()}
+        figures |= {name: round(float(value), 5) for name, value in zip(FIGURES, means, strict=True)}
+        self._metrics.append(json.dumps(figures | {"drawn": self.sampler.summary()}, sort_keys=True))
+        return figures
+
+    def _save(self) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        state |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
+        for name, parameter in self.network.named_parameters():
+            for key, value in self.optimizer.state[parameter].items():
+                state[f"optimizer.{key}.{name}"] = value
+        state |= {f"sampler.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
+        write_tensors(self.folder / WEIGHTS, self.averaged, {"step": self.step})
+        write_whole(self.folder / METRICS, "".join(f"{line}\n" for line in self._metrics).encode())
+        # Last, so that a run which has its state has all else up to that step too.
+        write_tensors(self.folder / STATE, state, {"step": self.step})
+
+    def _resume(self) -> None:
+        path = self.folder / STATE
+        if not path.exists():
+            return
+        state, about = read_tensors(path)
+        fill(self.network, _part(state, "network."), path)
+        self.averaged = {name: tensor.to(self.averaged[name]) for name, tensor in _part(state, "averaged.").items()}
+        for name, parameter in self.network.named_parameters():
+            self.optimizer.state[parameter] = {
+                key: state[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+        self.sampler.restore({name: tensor.numpy() for name, tensor in _part(state, "sampler.").items()})
+        self.step = int(about["step"])
+        lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
+        self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
+
+
+def _labels(batch: Batch, rotations: int) -> Labels:
+    last = torch.tensor(batch.images.shape[-2:], device=batch.pick.device) - 1
+    pick, place = (torch.minimum(at.round().long().clamp(min=0), last) for at in (batch.pick, batch.place))
+    return Labels(pick, place, equivalent_turns(batch.turn, batch.period, rotations))
+
+
+def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

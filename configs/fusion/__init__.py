@@ -1,0 +1,1 @@
+"""Fusions of observation and goals."""

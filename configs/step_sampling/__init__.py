@@ -1,0 +1,1 @@
+"""How often each step of a task's demonstrations is drawn in training."""

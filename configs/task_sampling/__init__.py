@@ -1,0 +1,1 @@
+"""How often each task is drawn in training."""

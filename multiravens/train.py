@@ -1,0 +1,91 @@
+"""Trains an agent on demonstrations; run again, it takes up where it was stopped. It needs no simulator."""
+
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multiravens import cli
+from multiravens.construction import instantiate
+
+_LINES = 20  # of progress in a log
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Overrides and flags; the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    return cli.run(train, "train", argv)
+
+
+def train(config: DictConfig) -> None:
+    """Trains and says where the agent is.
+
+    Args:
+        config: A composed `train` configuration.
+
+    Raises:
+        UserError: If an option can't be met.
+    """
+    keep_memory()
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    with _progress(config.run, config.steps) as update:
+        figures = instantiate(config.trainer)({str(key): value for key, value in plain.items()}, update)
+    if not figures:
+        return  # another of several processes tells
+    shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
+    print(f"{config.run}: {config.steps} steps; accuracy of the last batches: {shown}")
+
+
+def keep_memory() -> None:
+    """Has the C library keep freed memory, where it is glibc: half of a Fourier transform's time is page faults."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return  # another C library has its own ways
+    trim, pad, mmap = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+    mallopt(mmap, 2**30)
+    mallopt(trim, 2**31 - 1)
+    mallopt(pad, 2**28)
+
+
+@contextmanager
+def _progress(label: str, steps: int) -> Iterator[Any]:
+    """Shows on standard error how far training has come and the time left: a bar on a terminal, lines elsewhere."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, TextColumn("left {task.fields[figures]}"), console=console) as progress:
+            task = progress.add_task(label, total=steps, figures="")
+            yield lambda step, figures: progress.update(task, completed=step, figures=_short(figures))
+    else:
+        told = 0
+
+        def update(step: int, figures: Mapping[str, float]) -> None:
+            nonlocal told
+            if step - told >= steps / _LINES or step == steps:
+                told = step
+                print(f"{label}: {step} of {steps} steps; {_short(figures)}", file=sys.stderr, flush=True)
+
+        yield update
+
+
+def _short(figures: Mapping[str, float]) -> str:
+    losses = f"loss {figures['loss_pick'] + figures['loss_place']:.2f}"
+    names = ("pick", "place", "rotation")
+    return f"{losses}, right " + ", ".join(f"{name} {figures[f'accuracy_{name}']:.0%}" for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Networks and what surrounds them: fast paths against plain ones, turns, labels, conditioning, the pointer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multiravens.agents.agent import View
+from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
+from multiravens.agents.correlation import correlate, rotated_crops
+from multiravens.agents.isometric import Isometric, ResidualBlock
+from multiravens.agents.loss import Labels, equivalent_turns, score
+from multiravens.agents.pointer import visual_pointer
+from multiravens.agents.resnet43 import OriginalStreams, ResNet43
+from multiravens.agents.transporter import Maps, SplitStreams, StackedStreams, Transporter
+
+
+def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
+    """`correlate` as the sum that it stands for, by convolution."""
+    size = kernels.shape[-1]
+    before = size // 2
+    padded = functional.pad(maps, (before, size - 1 - before, before, size - 1 - before))
+    return torch.stack(
+        [functional.conv2d(one[None], kernel.transpose(0, 1))[0] for one, kernel in zip(padded, kernels, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("size", [8, 9])
+def test_the_fourier_correlation_is_the_plain_one(size: int) -> None:
+    maps = torch.randn(2, 3, 21, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernels = torch.randn(2, 3, 4, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    # The Fourier transform is taken in single precision, as in training.
+    torch.testing.assert_close(
+        correlate(maps, kernels).double(), plain_correlate(maps, kernels), atol=1e-4, rtol=1e-4, check_dtype=False
+    )
+
+
+def test_an_unturned_crop_is_cut_out_as_it_is() -> None:
+    maps = torch.randn(1, 2, 20, 16, generator=torch.Generator().manual_seed(0))
+    crop = rotated_crops(maps, torch.tensor([[9.0, 7.0]]), 6, 4)
+    torch.testing.assert_close(crop[0, :, 0], maps[0, :, 6:12, 4:10], atol=1e-5, rtol=0)
+
+
+def test_a_quarter_turn_takes_columns_to_rows() -> None:
+    maps = torch.zeros(1, 1, 20, 16)
+    maps[0, 0, 9, 10] = 1.0  # three columns beyond the centre
+    crop = rotated_crops(maps, torch.tensor([[9.0, 7.0]]), 9, 4)[0, 0]
+    for turn, (row, column) in enumerate([(4, 7), (7, 4), (4, 1), (1, 4)]):
+        assert crop[turn, row, column] > 0.99
+
+
+class Fixed(nn.Module):
+    """Streams whose query is given and whose key is given."""
+
+    def __init__(self, query: Tensor, key: Tensor) -> None:
+        super().__init__()
+        self.query, self.key = query, key
+
+    def forward(self, images: Tensor) -> Maps:
+        return Maps(images[:, 0], self.query, self.key)
+
+
+def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> None:
+    rotations, size = 36, 40
+    rows, columns = torch.meshgrid(torch.arange(size) - 20.0, torch.arange(size) - 20.0, indexing="ij")
+    generator = torch.Generator().manual_seed(3)
+
+    def query(turn: float) -> Tensor:
+        """A smooth pattern about the middle, turned."""
+        x = math.cos(turn) * columns + math.sin(turn) * rows
+        y = math.cos(turn) * rows - math.sin(turn) * columns
+        waves = torch.stack([(0.3 * x).sin() + 0.5 * (0.2 * y).cos(), (0.25 * y + 0.1 * x).sin()])
+        return (waves * torch.exp(-(x**2 + y**2) / 60))[None]
+
+    key = torch.randn(1, 2, size, size, generator=generator)
+    picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
+    _, before, _ = Transporter(Fixed(query(0.0), key), 16, rotations)(images, picks)
+    for steps in (1, 9, 20):
+        _, after, _ = Transporter(Fixed(query(2 * math.pi * steps / rotations), key), 16, rotations)(images, picks)
+        # What is already turned by m steps needs m fewer.
+        difference = (after - before.roll(-steps, dims=1)).abs().max() / before.abs().max()
+        assert difference < 0.05, (steps, difference)
+
+
+@pytest.mark.parametrize(
+    ("turn", "period", "right"),
+    [
+        (0.0, 2 * math.pi, [0]),
+        (40.0, 2 * math.pi, [4]),
+        (-10.0, 2 * math.pi, [35]),
+        (10.0, math.pi, [1, 19]),
+        (-44.0, math.pi / 2, [5, 14, 23, 32]),
+        (33.0, 0.0, list(range(36))),
+    ],
+)
+def test_equivalent_turns(turn: float, period: float, right: list[int]) -> None:
+    found = equivalent_turns(torch.tensor([math.radians(turn)]), torch.tensor([period]), 36)
+    assert found[0].nonzero().flatten().tolist() == right
+
+
+def test_the_place_loss_sums_the_probability_of_equivalent_turns() -> None:
+    logits = torch.randn(1, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    turns = torch.tensor([[True, False, True, False]])
+    labels = Labels(torch.tensor([[1, 1]]), torch.tensor([[2, 0]]), turns)
+    outcome = score(torch.zeros(1, 3, 2), logits, labels, 1.0)
+    odds = logits.flatten().softmax(0).reshape(4, 3, 2)
+    assert outcome.place.item() == pytest.approx(-math.log(odds[0, 2, 0] + odds[2, 2, 0]), abs=1e-5)
+    assert outcome.pick.item() == pytest.approx(math.log(6), abs=1e-5)
+
+
+def test_a_residual_block_is_the_identity_at_first() -> None:
+    x = torch.randn(2, 16, 5, 7)
+    torch.testing.assert_close(ResidualBlock(16)(x), x)
+
+
+def small(channels: int, outputs: int) -> nn.Module:
+    return Isometric(channels, outputs, width=16, depth=2, fine=8)
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        lambda: StackedStreams(small, 1),
+        lambda: StackedStreams(small, 0),
+        lambda: SplitStreams(small, 2),
+        lambda: OriginalStreams(ResNet43, 1),
+    ],
+    ids=["stack", "no goal", "split", "original"],
+)
+def test_every_parameter_gets_a_gradient(streams: object) -> None:
+    torch.manual_seed(0)
+    network = Transporter(streams(), 8, 4)  # type: ignore[operator]
+    for module in network.modules():  # zero-initialised convolutions pass no gradient on at first
+        if isinstance(module, ResidualBlock):
+            nn.init.normal_(module.convolve[1].weight, std=0.1)  # type: ignore[arg-type]
+    channels = 4 * (1 + {"SplitStreams": 2}.get(type(network.streams).__name__, 1))
+    if isinstance(network.streams, StackedStreams):
+        channels = network.streams.network.stem.in_channels // 16  # type: ignore[union-attr, operator, assignment]
+    images = torch.randn(2, channels, 32, 16)
+    pick, place, picks = network(images)
+    assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16) and picks.shape == (2, 2)
+    (pick.logsumexp((1, 2)) + place.logsumexp((1, 2, 3)) - pick[:, 3, 3] - place[:, 1, 4, 4]).sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_the_original_has_the_published_size() -> None:
+    parameters = sum(parameter.numel() for parameter in ResNet43(4, 1).parameters())
+    assert parameters == pytest.approx(9.83e6, rel=0.1)
+
+
+def test_conditioning_chooses_the_images_it_says() -> None:
+    pointers, steps, counts = [0, 2, 3], [0, 4, 7], [4, 4, 4]
+    assert NoGoal().choose(pointers, steps, counts).shape == (3, 0)
+    assert FinalGoal().choose(pointers, steps, counts).tolist() == [[3], [3], [3]]
+    assert StepGoal().choose(pointers, steps, counts).tolist() == [[0], [3], [3]]
+    assert NextGoals(2).choose(pointers, steps, counts).tolist() == [[0, 1], [2, 3], [3, 3]]
+    with pytest.raises(ValueError, match="ahead=0"):
+        NextGoals(0)
+
+
+def view(reached: list[int], misplaced: bool = False) -> View:
+    """Three blocks that move from left to right one by one; those named have been moved."""
+    table = np.full((40, 20, 3), 90, np.uint8)
+
+    def picture(moved: list[int], lost: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        color, height = table.copy(), np.zeros((40, 20), np.float32)
+        for block in range(3):
+            column = 12 if block in moved else 2
+            column = 7 if lost and block == 2 else column
+            at = np.s_[4 + 12 * block : 9 + 12 * block, column : column + 5]
+            color[at], height[at] = (200, 60 * block, 40), 0.02
+        return color, height
+
+    goals = [picture(list(range(count + 1))) for count in range(3)]
+    color, height = picture(reached, misplaced)
+    return View(
+        color,
+        height,
+        *picture([]),
+        np.stack([goal[0] for goal in goals]),
+        np.stack([goal[1] for goal in goals]),
+        step=0,
+        pointer=None,
+        seed=0,
+    )
+
+
+def test_the_visual_pointer_tells_the_first_sub_goal_that_does_not_hold() -> None:
+    assert [visual_pointer(view(list(range(count)))) for count in range(4)] == [0, 1, 2, 3]
+    assert visual_pointer(view([1, 2])) == 0  # the first was undone
+    assert visual_pointer(view([0, 1], misplaced=True)) == 2  # the last one lies neither here nor there

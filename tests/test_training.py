@@ -1,0 +1,196 @@
+"""Training without a simulator: it learns, resumes to the bit, and spreads over processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from omegaconf import OmegaConf
+
+from multiravens.agents.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, read_tensors
+from multiravens.agents.load import build, load, load_agent
+from multiravens.agents.session import train
+from multiravens.configuration import compose
+from multiravens.data.augmentation import SE2, moved
+from multiravens.data.demonstrations import Demonstrations
+from multiravens.errors import UserError
+from tests import synthetic
+
+TINY = ["backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8", "problems=[synthetic]"]
+TINY += ["demos=4", "steps=6", "batch=4", "checkpoint_every=2", "log_every=1", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    synthetic.write(folder, 6)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def configured(data: Path, run: Path, *overrides: str) -> dict[str, object]:
+    config = OmegaConf.to_container(compose("train", [*TINY, f"data='{data}'", f"run='{run}'", *overrides]))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+@pytest.mark.parametrize("agent", ["transporter", "gctn", "gctn_step", "sctn"])
+def test_every_agent_trains_and_acts(agent: str, data: Path, tmp_path: Path) -> None:
+    figures = train(configured(data, tmp_path / "run", f"agent={agent}", "steps=2"))
+    assert np.isfinite(figures["loss_pick"] + figures["loss_place"])
+    episode = synthetic.episode(50)
+    goals = list(zip(episode.color[1:], episode.height[1:], strict=True))
+    action = load(tmp_path / "run").act(episode.color[0], episode.height[0], goals)
+    assert {key: value.shape for key, value in action.items()} == {
+        "pick_position": (3,),
+        "pick_quaternion": (4,),
+        "place_position": (3,),
+        "place_quaternion": (4,),
+    }
+
+
+def test_it_learns_to_put_blocks_where_the_goal_shows_them(data: Path, tmp_path: Path) -> None:
+    figures = train(configured(data, tmp_path / "run", "steps=60", "batch=8", "demos=6", "checkpoint_every=60"))
+    assert figures["accuracy_pick"] > 0.8 and figures["accuracy_place"] > 0.6
+
+
+def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(data: Path, tmp_path: Path) -> None:
+    options = [*TINY, f"data={data}", "step_sampling=prioritised", "task_sampling=adaptive"]
+    command = [sys.executable, "-m", "multiravens.train", *options]
+    subprocess.run([*command, f"run={tmp_path / 'whole'}"], check=True, capture_output=True)
+    killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / STATE).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    subprocess.run([*command, f"run={tmp_path / 'killed'}"], check=True, capture_output=True)
+    for name in (WEIGHTS, STATE, METRICS):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+def test_it_trains_and_acts_where_no_simulator_can_be_imported(data: Path, tmp_path: Path) -> None:
+    script = f"""
+import sys
+for name in ("pybullet", "gymnasium"):
+    sys.modules[name] = None
+from multiravens.train import main
+assert main({[*TINY, "steps=2", f"data={data}", f"run={tmp_path / 'run'}"]!r}) == 0
+import multiravens
+from tests import synthetic
+episode = synthetic.episode(9)
+agent = multiravens.load({str(tmp_path / "run")!r})
+action = agent.act(episode.color[0], episode.height[0], list(zip(episode.color[1:], episode.height[1:])))
+assert action["pick_position"].shape == (3,)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1], capture_output=True)
+
+
+def test_two_processes_take_the_steps_of_one(data: Path, tmp_path: Path) -> None:
+    options = [*TINY, f"data={data}", "steps=3", "checkpoint_every=3"]
+    for devices in (1, 2):
+        command = [sys.executable, "-m", "multiravens.train", *options, f"devices={devices}"]
+        run = subprocess.run([*command, f"run={tmp_path / str(devices)}"], capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
+    # After one step AdamW's first moment is a tenth of the gradient, so equal moments are equal gradients.
+    one, two = (read_tensors(tmp_path / str(devices) / STATE)[0] for devices in (1, 2))
+    for name, tensor in one.items():
+        if "exp_avg." in name:
+            torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_picture_pick_and_place_move_together() -> None:
+    demonstrations = Demonstrations({"synthetic": [synthetic.episode(seed) for seed in range(8)]}, "full")
+    samples = np.arange(len(demonstrations.steps.task))
+    batch = demonstrations.batch(samples, demonstrations.steps.pointer[samples, None])
+    warp = SE2().draw(batch.pick.numpy(), batch.place.numpy(), (320, 160), np.random.default_rng(0))
+    turned = moved(batch, warp)
+    assert np.abs(warp.turn).max() > 0.3
+    for index in samples:
+        for name, channel in (("pick", 3), ("place", 7)):  # height of the observation, and of the goal
+            row, column = getattr(turned, name)[index].round().long().tolist()
+            assert turned.images[index, channel, row, column] == pytest.approx(1.0)
+
+
+def test_moving_nothing_changes_nothing() -> None:
+    demonstrations = Demonstrations({"synthetic": [synthetic.episode(1)]}, "full")
+    batch = demonstrations.batch(np.array([0]), np.array([[0]]))
+    warp = SE2(0.0, 0.0).draw(batch.pick.numpy(), batch.place.numpy(), (320, 160), np.random.default_rng(0))
+    torch.testing.assert_close(moved(batch, warp).images, batch.images)
+
+
+def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path) -> None:
+    train(configured(data, tmp_path / "run", "steps=2"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+    with pytest.raises(UserError, match="learning_rate: 0.002 there, 0.1 now"):
+        train(configured(data, tmp_path / "run", "steps=2", "learning_rate=0.1"))
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["demos=50"], r"has 6 demonstrations and demos=50.*multiravens.demos problem=synthetic"),
+        (["problems=[placing]"], r"placing.*has 0 demonstrations"),
+        (["batch=0"], "batch=0: give 1 or more"),
+        (["device=cuda:7"], "device=cuda:7 is not there"),
+        (["device=quantum"], "device=quantum: give auto, cpu, cuda"),
+        (["pointer=luck"], "pointer=luck: give reward or visual"),
+        (["fusion=split", "agent=transporter"], "fusion=split needs a goal"),
+        (["fusion=split", "backbone=resnet43"], "brings its own streams"),
+        (["resolution=tiny"], "unknown resolution 'tiny': choose from"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    words = [word for word in TINY if not ("backbone=resnet43" in overrides and word.startswith("backbone."))]
+    with pytest.raises(UserError, match=message):
+        config = OmegaConf.to_container(
+            compose("train", [*words, f"data='{data}'", f"run='{tmp_path / 'run'}'", *overrides])
+        )
+        assert isinstance(config, dict)
+        train({str(key): value for key, value in config.items()})
+
+
+def test_damaged_foreign_and_hostile_runs_are_refused(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(configured(data, run, "steps=2"))
+    weights, config = (run / WEIGHTS).read_bytes(), (run / CONFIG).read_text()
+    (run / WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="not a whole checkpoint"):
+        load_agent(run)
+    (run / WEIGHTS).write_bytes(weights)
+    (run / CONFIG).write_text(config.replace("width: 16", "width: 24"))
+    with pytest.raises(UserError, match="another network"):
+        load_agent(run)
+    (run / CONFIG).write_text(config.replace("multiravens.agents.conditioning.NextGoals", "os.system"))
+    with pytest.raises(UserError, match="only classes of"):
+        load_agent(run)
+    (run / CONFIG).write_text("agent: !!python/object/apply:os.system ['true']")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_agent(run)
+    with pytest.raises(UserError, match="not a run folder"):
+        load_agent(tmp_path / "nowhere")
+
+
+def test_the_same_seed_starts_the_same_network() -> None:
+    config = compose("train", TINY)
+    plain = OmegaConf.to_container(config)
+    assert isinstance(plain, dict)
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        weights.append(build({str(key): value for key, value in plain.items()})[0].state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
