@@ -1,6 +1,7 @@
 """Correlating rotated crops with a map, which scores every place and turn at once."""
 
 import math
+from typing import Any
 
 import torch
 from scipy.fft import next_fast_len
@@ -46,17 +47,52 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     Reference: Zeng et al. 2010.14406. Departs: one FFT correlation of features computed once, where the original runs
     a convolution of 36 crops that each went through the network.
     """
-    size, (height, width) = kernels.shape[-1], maps.shape[-2:]
-    before = size // 2
-    shape = [next_fast_len(side + size - 1, real=True) for side in (height, width)]
-    padded = functional.pad(maps, (before, size - 1 - before, before, size - 1 - before))
-    spectra = torch.fft.rfft2(padded.float(), s=shape)
-    if maps.is_cuda:
-        spectrum = torch.einsum("ndrhw,ndhw->nrhw", torch.fft.rfft2(kernels.float(), s=shape).conj(), spectra)
-        return torch.fft.irfft2(spectrum, s=shape)[..., :height, :width]
-    # Sample by sample on a CPU: what is in hand then fits its cache.
-    scores = []
-    for kernel, spectrum in zip(kernels.float(), spectra, strict=True):
-        product = (torch.fft.rfft2(kernel, s=shape).conj() * spectrum[:, None]).sum(0)
-        scores.append(torch.fft.irfft2(product, s=shape)[..., :height, :width])
-    return torch.stack(scores)
+    return torch.as_tensor(_Correlation.apply(maps.float(), kernels.float()))  # type: ignore[no-untyped-call]
+
+
+class _Correlation(torch.autograd.Function):
+    """Its own backward pass: torch's would take the transforms of real maps as complex ones, at twice the cost.
+
+    Kernels fill few rows of the padded square, so their transforms run along rows first and back along rows last.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, kernels: Tensor) -> Tensor:
+        size, (height, width) = kernels.shape[-1], maps.shape[-2:]
+        before = size // 2
+        shape = [next_fast_len(side + size - 1, real=True) for side in (height, width)]
+        padded = functional.pad(maps, (before, size - 1 - before, before, size - 1 - before))
+        spectra = torch.fft.rfft2(padded, s=shape)
+        scores = maps.new_empty(len(maps), kernels.shape[2], height, width)
+        for part in _parts(maps):
+            products = _kernel_spectra(kernels[part], shape).conj_physical_().mul_(spectra[part, :, None]).sum(1)
+            scores[part] = torch.fft.irfft2(products, s=shape)[..., :height, :width]
+        ctx.save_for_backward(spectra, kernels)
+        ctx.shape, ctx.extent = shape, (height, width)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        spectra, kernels = ctx.saved_tensors
+        size, shape, (height, width) = kernels.shape[-1], ctx.shape, ctx.extent
+        before = size // 2
+        by_maps = gradients.new_empty(len(gradients), kernels.shape[1], height, width)
+        by_kernels = torch.empty_like(kernels)
+        for part in _parts(gradients):
+            incoming = torch.fft.rfft2(gradients[part], s=shape)[:, None]
+            summed = (_kernel_spectra(kernels[part], shape) * incoming).sum(2)
+            # What the padding moved by `before` is moved back.
+            by_maps[part] = torch.fft.irfft2(summed, s=shape)[..., before : before + height, before : before + width]
+            products = incoming.conj_physical_() * spectra[part, :, None]
+            rows = torch.fft.ifft(products, dim=-2)[..., :size, :]
+            by_kernels[part] = torch.fft.irfft(rows, n=shape[1])[..., :size]
+        return by_maps, by_kernels
+
+
+def _kernel_spectra(kernels: Tensor, shape: list[int]) -> Tensor:
+    return torch.fft.fft(torch.fft.rfft(kernels, n=shape[1]), n=shape[0], dim=-2)
+
+
+def _parts(batch: Tensor) -> list[slice]:
+    """Sample by sample on a CPU, where what is in hand then fits its cache; all at once elsewhere."""
+    return [slice(None)] if batch.is_cuda else [slice(index, index + 1) for index in range(len(batch))]

@@ -40,8 +40,10 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
         streams = instantiate(fusion)(backbone=network, goals=conditioning.images, features=agent["features"])
     except ValueError as error:
         raise UserError(str(error)) from error
-    crop = round(agent["crop"] / (PIXEL * FACTORS[config["resolution"]]) / 8) * 8
-    return Transporter(streams, crop, agent["rotations"]), conditioning
+    pixel = PIXEL * FACTORS[config["resolution"]]
+    cell = max(round(agent["cell"] / pixel), 1)
+    crop = round(agent["crop"] / pixel / cell) * cell
+    return Transporter(streams, crop, agent["rotations"], cell), conditioning
 
 
 def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:

@@ -96,7 +96,7 @@ class OriginalStreams(nn.Module):
 
     def forward(self, images: Tensor) -> Maps:
         """(N, 4 (1 + goals), H, W) to maps, of which the query is left out."""
-        return Maps(self.picking(images)[:, 0], images[:, :0], self.key(images))
+        return Maps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
 
     def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
         """(N, D, R, K, K) features of every rotated crop of the images round the picks (N, 2)."""

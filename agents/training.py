@@ -74,7 +74,7 @@ class Trainer:
         self.steps, self.seed, self.learning_rate, self.warmup = steps, seed, learning_rate, warmup
         self.ema, self.clip = ema, clip
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
-        optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate)
+        optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
@@ -157,8 +157,7 @@ class Trainer:
     def _average(self) -> None:
         # Early on the average follows closely, or it would long remember the start.
         keep = min(self.ema, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.network.state_dict().items():
-            self.averaged[name].lerp_(tensor, 1 - keep)
+        torch._foreach_lerp_(list(self.averaged.values()), list(self.network.state_dict().values()), 1 - keep)
 
     def _gather(self, figures: Tensor) -> np.ndarray:
         """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""

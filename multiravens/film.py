@@ -1,6 +1,6 @@
 """Filming a demonstration: it is replayed in its environment, which goes exactly as it did without a camera."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from omegaconf import DictConfig
@@ -43,26 +43,37 @@ class Film:
         self._tip: Array = np.array(_REST)
         self._shown: Array | None = None
 
-    def shoot(self, demonstration: Demonstration, update: Callable[[float], None]) -> None:
+    def shoot(
+        self,
+        demonstration: Demonstration,
+        update: Callable[[float], None],
+        goals: Goals | None = None,
+        seen: Sequence[Image] | None = None,
+        actor: str = "",
+    ) -> None:
         """Film a demonstration from start to end.
 
         Args:
             demonstration: whose actions are replayed.
             update: called with the share that is done.
+            goals: the strip of sub-goals, if they are not the demonstration's own.
+            seen: a picture of the heightmap a frame, if it is not the demonstration's own.
+            actor: who acts, for the title.
         """
-        board = self._board = Board(f"{demonstration.problem}, seed {demonstration.seed}", goals_of(demonstration))
+        title = f"{demonstration.problem}, seed {demonstration.seed}" + (f", {actor}" if actor else "")
+        board = self._board = Board(title, goals or goals_of(demonstration))
         steps = len(demonstration.rewards)
         self.env.reset(seed=demonstration.seed)
         rest(self.studio, self.env)
         self._tip = self.studio.position
         # A reset forgets the hooks.
         self.env.world.on_tick.append(self._tick)
-        board.update(status_of(demonstration, 0, acting=steps > 0))
+        board.update(status_of(demonstration, 0, steps > 0, seen))
         self._still(_OPENING)
         for step in range(steps):
-            self._board.update(status_of(demonstration, step, acting=True))
+            self._board.update(status_of(demonstration, step, True, seen))
             self.env.step({key: values[step] for key, values in demonstration.actions.items()})
-            board.update(status_of(demonstration, step + 1, acting=False))
+            board.update(status_of(demonstration, step + 1, False, seen))
             self._still(_BETWEEN)
             update((step + 1) / steps)
         if not isinstance(self.env.motion, ArmMotion):
@@ -104,7 +115,9 @@ def goals_of(demonstration: Demonstration) -> Goals:
     return Goals(demonstration.subgoals, images)
 
 
-def status_of(demonstration: Demonstration, step: int, acting: bool) -> Status:
+def status_of(
+    demonstration: Demonstration, step: int, acting: bool, pictures: Sequence[Image] | None = None
+) -> Status:
     """What the agent saw after a number of steps, and what it does then if it acts."""
     actions = demonstration.actions
     pick, place = (
@@ -112,7 +125,7 @@ def status_of(demonstration: Demonstration, step: int, acting: bool) -> Status:
         for part in ("pick", "place")
     )
     return Status(
-        color=demonstration.color[step],
+        color=demonstration.color[step] if pictures is None else np.asarray(pictures[step]),
         height=demonstration.height[step],
         holds=demonstration.holds[step],
         pointer=int(demonstration.pointer[step]),

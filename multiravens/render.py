@@ -1,10 +1,11 @@
-"""Draws the oracle at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
+"""Draws the oracle or an agent at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -12,11 +13,15 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from multiravens import cli
 from multiravens.configuration import compose
+from multiravens.construction import instantiate
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, unknown
 from multiravens.pictures import contact_sheet, png
 from multiravens.registration import PROBLEMS
 from multiravens.video import SUFFIXES, VIEW, check_writable, open_video
+
+if TYPE_CHECKING:
+    from multiravens.envs import Demonstration, PickPlaceEnv
 
 SHEET = ".png"
 EVERY_PROBLEM = "problem=all"
@@ -67,8 +72,14 @@ def render(config: DictConfig) -> None:
     from multiravens.film import Film, sheet_of_steps
     from multiravens.sim.studio import Studio
 
+    if config.run is not None:
+        config.resolution = "full"  # for the pictures; the agent sees its own
     env = from_config(config)
-    demonstration = demonstrate(env, config.seed)
+    shot: dict[str, Any] = {}
+    if config.run is None:
+        demonstration = demonstrate(env, config.seed)
+    else:
+        demonstration, shot = _acted(config, env)
     steps = len(demonstration.rewards)
     if out.suffix.lower() == SHEET:
         with closing(env), closing(Studio(_STEP_TILE)) as studio:
@@ -81,10 +92,19 @@ def render(config: DictConfig) -> None:
             open_video(out, config.fps) as video,
             _progress(f"{demonstration.problem}, seed {config.seed}") as update,
         ):
-            Film(env, studio, video, config.fps, config.speed).shoot(demonstration, update)
+            Film(env, studio, video, config.fps, config.speed).shoot(demonstration, update, **shot)
         extent = f"{steps} steps in {video.frames / config.fps:.1f} s"
     outcome = "solved" if demonstration.success else f"not solved: {demonstration.reason}"
     print(f"{out}: {demonstration.problem}, seed {config.seed}, {extent}, {outcome}")
+
+
+def _acted(config: DictConfig, env: "PickPlaceEnv") -> tuple["Demonstration", dict[str, Any]]:
+    """An agent's run, and what its film shows beside it."""
+    from multiravens.rollout import rollout
+
+    agent = instantiate(config.loader)(run=config.run, pointer=config.pointer)
+    played = rollout(env, agent, instantiate(config.view), config.seed)
+    return played.run, {"goals": played.goals, "seen": played.seen, "actor": agent.name}
 
 
 def render_problems(config: DictConfig) -> None:

@@ -38,6 +38,19 @@ def test_the_fourier_correlation_is_the_plain_one(size: int) -> None:
     )
 
 
+def test_the_gradients_of_the_fourier_correlation_are_the_plain_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(*shape, generator=generator) for shape in ((2, 3, 21, 14), (2, 3, 4, 8, 8))]
+    weights = torch.randn(2, 4, 21, 14, generator=generator)
+    gradients = []
+    for function in (correlate, plain_correlate):
+        maps, kernels = (tensor.clone().requires_grad_() for tensor in inputs)
+        (function(maps, kernels) * weights).sum().backward()
+        gradients.append((maps.grad, kernels.grad))
+    for fast, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-3, rtol=1e-4)
+
+
 def test_an_unturned_crop_is_cut_out_as_it_is() -> None:
     maps = torch.randn(1, 2, 20, 16, generator=torch.Generator().manual_seed(0))
     crop = rotated_crops(maps, torch.tensor([[9.0, 7.0]]), 6, 4)
@@ -60,7 +73,7 @@ class Fixed(nn.Module):
         self.query, self.key = query, key
 
     def forward(self, images: Tensor) -> Maps:
-        return Maps(images[:, 0], self.query, self.key)
+        return Maps(images[:, 0], None, self.query, self.key)
 
 
 def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> None:
@@ -77,9 +90,9 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
 
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
-    _, before, _ = Transporter(Fixed(query(0.0), key), 16, rotations)(images, picks)
+    _, before, _ = Transporter(Fixed(query(0.0), key), 16, rotations, cell=1)(images, picks)
     for steps in (1, 9, 20):
-        _, after, _ = Transporter(Fixed(query(2 * math.pi * steps / rotations), key), 16, rotations)(images, picks)
+        _, after, _ = Transporter(Fixed(query(2 * math.pi * steps / rotations), key), 16, rotations, 1)(images, picks)
         # What is already turned by m steps needs m fewer.
         difference = (after - before.roll(-steps, dims=1)).abs().max() / before.abs().max()
         assert difference < 0.05, (steps, difference)

@@ -1,0 +1,124 @@
+"""An agent's run of an episode, recorded as the expert's are, with what the agent saw in it."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.envs import Demonstration, PickPlaceEnv, demonstrate
+from multiravens.envs.action import SPACE
+from multiravens.envs.oracle import goal_frames
+from multiravens.errors import UserError
+from multiravens.heightmap import reduce_half
+from multiravens.pictures import Image
+from multiravens.video import Goals
+
+PICK_COLOR, PLACE_COLOR = (255, 214, 64), (64, 220, 255)
+_HEAT = 0.85  # of the colour where the probability is greatest
+
+
+class Scoring(Protocol):
+    """An agent that tells its probabilities, such as `multiravens.agents.policy.TransporterAgent`."""
+
+    resolution: str
+    pointer: str
+
+    def score(self, views: Any) -> Any: ...
+
+    def act(self, views: Any) -> Any: ...
+
+
+class Rollout(NamedTuple):
+    """What an agent did.
+
+    Attributes:
+        run: recorded like a demonstration; its frames are at full resolution.
+        goals: the expert's sub-goals and what each looks like.
+        seen: a picture (320, 160, 3) a frame, the probabilities of pick and place drawn in as far as it acted.
+    """
+
+    run: Demonstration
+    goals: Goals
+    seen: list[Image]
+
+
+def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
+    """Let an agent act through an episode.
+
+    Args:
+        env: at full resolution.
+        agent: acts, and tells its probabilities.
+        view: the class of what it is shown.
+        seed: of the episode.
+
+    Raises:
+        UserError: the expert does not solve the episode, so that there are no goal images.
+    """
+    expert = demonstrate(env, seed)
+    if not expert.success:
+        raise UserError(f"the oracle does not solve seed {seed} ({expert.reason}), so it has no goals: try another seed")
+    goals = [_seen_at(agent, expert.color[frame], expert.height[frame]) for frame in expert.goal_frames]
+    observation, info = env.reset(seed=seed)
+    start = _seen_at(agent, observation["color"], observation["height"])
+    frames, infos, rewards, seen = [observation], [info], [], []
+    actions: list[Any] = []
+    ended = False
+    while not ended:
+        shown = view(
+            *_seen_at(agent, observation["color"], observation["height"]),
+            *start,
+            np.stack([color for color, _ in goals]),
+            np.stack([height for _, height in goals]),
+            step=len(actions),
+            pointer=int(observation["pointer"]) if agent.pointer == "reward" else None,
+            seed=seed,
+        )
+        scores = agent.score([shown])[0]
+        seen.append(heated(observation["color"], scores.pick, scores.place.max(0)))
+        actions.append(agent.act([shown])[0])
+        observation, reward, terminated, truncated, info = env.step(actions[-1])
+        frames.append(observation)
+        infos.append(info)
+        rewards.append(reward)
+        ended = terminated or truncated
+    seen.append(observation["color"])
+    holds = np.array([info["holds"] for info in infos])
+    run = Demonstration(
+        seed=seed,
+        problem=expert.problem,
+        color=np.stack([frame["color"] for frame in frames]),
+        height=np.stack([frame["height"] for frame in frames]),
+        pointer=np.array([frame["pointer"] for frame in frames], np.int64),
+        actions={key: np.array([action[key] for action in actions], np.float32) for key in SPACE.spaces},
+        periods=np.full(len(actions), 2 * np.pi, np.float32),
+        rewards=np.array(rewards, np.float64),
+        poses=np.array([info["poses"] for info in infos], np.float32),
+        subgoals=expert.subgoals,
+        goal_frames=goal_frames(holds),
+        holds=holds,
+        success=bool(holds[-1].all()),
+        reason="" if holds[-1].all() else f"{int((~holds[-1]).sum())} of {holds.shape[1]} sub-goals left",
+    )
+    return Rollout(run, Goals(expert.subgoals, [expert.color[frame] for frame in expert.goal_frames]), seen)
+
+
+def heated(color: Image, pick: NDArray[np.float32], place: NDArray[np.float32]) -> Image:
+    """A heightmap's picture with probabilities drawn over it.
+
+    Args:
+        color: (H, W, 3).
+        pick: (h, w) probabilities; h divides H.
+        place: (h, w).
+    """
+    out = color.astype(np.float32)
+    factor = color.shape[0] // pick.shape[0]
+    for odds, paint in ((place, PLACE_COLOR), (pick, PICK_COLOR)):
+        # The square root shows second choices too.
+        share = np.sqrt(odds / odds.max()).repeat(factor, 0).repeat(factor, 1)[..., None] * _HEAT
+        share[share < 0.06] = 0
+        out += share * (np.array(paint, np.float32) - out)
+    return out.astype(np.uint8)
+
+
+def _seen_at(agent: Scoring, color: Image, height: NDArray[np.float32]) -> tuple[Any, Any]:
+    return reduce_half(color, height) if agent.resolution == "half" else (color, height)
