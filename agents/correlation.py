@@ -47,7 +47,7 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     Reference: Zeng et al. 2010.14406. Departs: one FFT correlation of features computed once, where the original runs
     a convolution of 36 crops that each went through the network.
     """
-    return torch.as_tensor(_Correlation.apply(maps.float(), kernels.float()))  # type: ignore[no-untyped-call]
+    return torch.as_tensor(_Correlation.apply(maps.float(), kernels.float()))
 
 
 class _Correlation(torch.autograd.Function):
@@ -72,7 +72,7 @@ class _Correlation(torch.autograd.Function):
         return scores
 
     @staticmethod
-    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradients: Tensor) -> tuple[Tensor, Tensor]:
         spectra, kernels = ctx.saved_tensors
         size, shape, (height, width) = kernels.shape[-1], ctx.shape, ctx.extent
         before = size // 2

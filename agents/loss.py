@@ -6,21 +6,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multiravens.agents.transporter import best_pixels
+from multiravens.agents.transporter import Places
 
 
 class Labels(NamedTuple):
     """What the expert did, of N samples.
 
     Attributes:
-        pick: (N, 2) row and column.
-        place: (N, 2) row and column.
-        turns: (N, R) bool, the turns that come to the same as the expert's.
+        pick: (N, 2) row and column, between pixels.
+        place: (N, 2) row and column, between pixels.
+        turns: (N, 2, R) bool, the turns that come to the same as the one below the expert's, and as the one above.
+        share: (N, 2) how near the expert's turn is to the two; they add up to 1.
     """
 
     pick: Tensor
     place: Tensor
     turns: Tensor
+    share: Tensor
 
 
 class Outcome(NamedTuple):
@@ -31,7 +33,7 @@ class Outcome(NamedTuple):
         place: cross-entropy over pixels and turns, equivalent turns taken together.
         picked: 1 where the best pick is within a centimetre of the expert's.
         placed: likewise for the place, given the expert's pick.
-        turned: 1 where the best place has one of the right turns.
+        turned: 1 where the best place has one of the two right turns.
     """
 
     pick: Tensor
@@ -41,7 +43,7 @@ class Outcome(NamedTuple):
     turned: Tensor
 
 
-def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> Tensor:
+def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Tensor, Tensor]:
     """Which of the turns that are told apart come to the same as the ones taken.
 
     Args:
@@ -50,44 +52,83 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> Tensor:
         rotations: R.
 
     Returns:
-        (N, R) bool.
+        (N, 2, R) bool and (N, 2) as in `Labels`.
     """
     step = 2 * math.pi / rotations
-    bins = torch.arange(rotations, device=turns.device, dtype=turns.dtype) * step
-    difference = bins[None] - turns[:, None]
-    period = torch.where(periods > 0, periods, 2 * math.pi)[:, None]
-    nearest = (difference + period / 2).remainder(period) - period / 2
-    right = nearest.abs() <= step / 2 + 1e-4
-    # Half-way between two bins, floating point must not leave none.
-    right |= torch.nn.functional.one_hot(nearest.abs().argmin(1), rotations).bool()
-    return right | (periods <= 0)[:, None]
+    position = turns / step
+    below = position.floor()
+    share = torch.stack([1 - (position - below), position - below], dim=1)
+    bins = torch.arange(rotations, device=turns.device, dtype=turns.dtype)
+    difference = (bins - torch.stack([below, below + 1], dim=1)[..., None]) * step
+    period = torch.where(periods > 0, periods, 2 * math.pi)[:, None, None]
+    away = ((difference + period / 2).remainder(period) - period / 2).abs()
+    right = (away <= step / 2 - 1e-3) | (away <= away.amin(2, keepdim=True) + 1e-3)
+    return right | (periods <= 0)[:, None, None], share
 
 
-def score(pick_logits: Tensor, place_logits: Tensor, labels: Labels, pixels_a_centimetre: float) -> Outcome:
+def score(pick_logits: Tensor, places: Places, labels: Labels, pixels_a_centimetre: float) -> Outcome:
     """Compare logits with what the expert did.
 
     Args:
         pick_logits: (N, H, W).
-        place_logits: (N, R, H, W), given the expert's picks.
+        places: given the expert's picks.
         labels: the expert's choices.
         pixels_a_centimetre: how near counts as right.
 
-    Departs from 2010.14406: a symmetric part's turns are many-valued labels; their probabilities are summed.
+    Departs from 2010.14406: labels between pixels and turns are shared among the nearest ones, and of a symmetric
+    part's turns, which are many-valued labels, the probabilities are summed.
     """
-    samples = torch.arange(len(pick_logits), device=pick_logits.device)
-    pick_logits, place_logits = pick_logits.float(), place_logits.float()
-    pick = torch.logsumexp(pick_logits.flatten(1), 1) - pick_logits[samples, labels.pick[:, 0], labels.pick[:, 1]]
-    at = place_logits[samples, :, labels.place[:, 0], labels.place[:, 1]]
-    place = torch.logsumexp(place_logits.flatten(1), 1) - torch.logsumexp(at.masked_fill(~labels.turns, -math.inf), 1)
+    pick_logits, places = pick_logits.float(), Places(*(part.float() for part in places))
+    samples = torch.arange(len(pick_logits), device=pick_logits.device)[:, None]
+    rows, columns, near = _corners(labels.pick, pick_logits.shape[-2:])
+    pick = pick_logits.flatten(1).logsumexp(1) - (near * pick_logits[samples, rows, columns]).sum(1)
+    rows, columns, near = _corners(labels.place, pick_logits.shape[-2:])
+    at = places.at(rows, columns)[:, :, None].masked_fill(~labels.turns[:, None], -math.inf).logsumexp(3)
+    place = places.total() - (near[..., None] * labels.share[:, None] * at).sum((1, 2))
     with torch.no_grad():
-        best_turn = place_logits.amax((2, 3)).argmax(1)
+        row, column, turn = best_place(places)
+        right = labels.turns.any(1)[samples[:, 0], turn]
         return Outcome(
             pick,
             place,
             _near(best_pixels(pick_logits), labels.pick, pixels_a_centimetre),
-            _near(best_pixels(place_logits[samples, best_turn]), labels.place, pixels_a_centimetre),
-            labels.turns[samples, best_turn].float(),
+            _near(torch.stack([row, column], dim=1), labels.place, pixels_a_centimetre),
+            right.float(),
         )
+
+
+def best_pixels(logits: Tensor) -> Tensor:
+    """Row and column (N, 2) of the largest of (N, H, W)."""
+    width = logits.shape[-1]
+    best = logits.flatten(1).argmax(1)
+    return torch.stack([best // width, best % width], dim=1)
+
+
+def best_place(places: Places) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and turn, (N,) each, of the largest logit."""
+    cell, (height, width) = places.cell, places.pixels.shape[-2:]
+    within = places.pixels.reshape(-1, height // cell, cell, width // cell, cell).transpose(2, 3).flatten(3)
+    turn_of_cell = places.cells.max(1)
+    best = (turn_of_cell.values + within.amax(3)).flatten(1).argmax(1)
+    samples = torch.arange(len(best), device=best.device)
+    cell_row, cell_column = best // (width // cell), best % (width // cell)
+    pixel = within[samples, cell_row, cell_column].argmax(1)
+    turn = turn_of_cell.indices[samples, cell_row, cell_column]
+    return cell_row * cell + pixel // cell, cell_column * cell + pixel % cell, turn
+
+
+def _corners(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
+    """The four pixels round a point (N, 2): rows, columns and shares, (N, 4) each; the shares add up to 1."""
+    last = torch.tensor(shape, device=at.device) - 1
+    at = torch.minimum(at.clamp(min=0), last)
+    low = torch.minimum(at.floor().long(), last - 1)
+    part = at - low
+    rows, columns = (
+        low[:, :1] + torch.tensor([0, 0, 1, 1], device=at.device),
+        low[:, 1:] + torch.tensor([0, 1, 0, 1], device=at.device),
+    )
+    down, right = torch.stack([1 - part[:, 0], part[:, 0]], 1), torch.stack([1 - part[:, 1], part[:, 1]], 1)
+    return rows, columns, (down[:, :, None] * right[:, None]).flatten(1)
 
 
 def _near(one: Tensor, other: Tensor, limit: float) -> Tensor:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from multiravens.agents.agent import Action, Agent, View, to_action
@@ -14,7 +15,7 @@ from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import FACTORS, normalise
-from multiravens.geometry import pixel_to_xy
+from multiravens.geometry import pixel_to_xy, wrap_angle
 
 POINTERS = ("reward", "visual")
 BATCH = 8
@@ -28,16 +29,16 @@ class Scores(NamedTuple):
         pick: (H, W) probability of picking at each pixel.
         place: (R, H, W) probability of placing at each turn and pixel, given the best pick.
         goals: (K,) indices of the goal images that it was shown.
-        pick_pixel: (2,) the best pick's row and column.
-        place_pixel: (2,) the best place's.
-        turn: the best turn [rad], in [-pi, pi).
+        pick_pixel: (2,) row and column of the best pick, between pixels.
+        place_pixel: (2,) of the best place.
+        turn: the best turn [rad], in [-pi, pi), between those that are told apart.
     """
 
     pick: NDArray[np.float32]
     place: NDArray[np.float32]
     goals: NDArray[np.int64]
-    pick_pixel: NDArray[np.int64]
-    place_pixel: NDArray[np.int64]
+    pick_pixel: NDArray[np.float64]
+    place_pixel: NDArray[np.float64]
     turn: float
 
 
@@ -92,9 +93,13 @@ class TransporterAgent(Agent):
         )
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
         filled = torch.cat([images, images[:1].expand(BATCH - len(views), -1, -1, -1)])
-        pick_logits, place_logits, picks = self.network(filled.to(self.device))
+        filled = filled.to(self.device)
+        maps = self.network.streams(filled)
+        pick_odds = [_odds(logits) for logits in maps.pick]
+        picks = np.array([refine(odds[None])[1:] for odds in pick_odds])
+        place_logits = self.network.places(filled, maps, torch.from_numpy(picks).to(self.device)).logits()
         for index, chosen in enumerate(goals):
-            yield _scores(pick_logits[index], place_logits[index], picks[index], chosen)
+            yield _scores(pick_odds[index], picks[index], _odds(place_logits[index]), chosen)
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":
@@ -111,16 +116,35 @@ class TransporterAgent(Agent):
         return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
 
 
-def _scores(pick_logits: Tensor, place_logits: Tensor, pick: Tensor, goals: NDArray[np.int64]) -> Scores:
-    pick_odds = pick_logits.float().flatten().softmax(0).reshape(pick_logits.shape)
-    place_odds = place_logits.float().flatten().softmax(0).reshape(place_logits.shape)
-    turn, row, column = np.unravel_index(int(place_logits.argmax()), place_logits.shape)
-    angle = float(turn) * 2 * math.pi / len(place_logits)
-    return Scores(
-        pick_odds.cpu().numpy(),
-        place_odds.cpu().numpy(),
-        goals,
-        pick.cpu().numpy(),
-        np.array([row, column]),
-        angle - 2 * math.pi * (angle >= math.pi),
+def _scores(
+    pick: NDArray[np.float32], pick_pixel: NDArray[np.float64], place: NDArray[np.float32], goals: NDArray[np.int64]
+) -> Scores:
+    turn, *place_pixel = refine(place)
+    return Scores(pick, place, goals, pick_pixel, np.array(place_pixel), wrap_angle(turn * 2 * math.pi / len(place)))
+
+
+def _odds(logits: Tensor) -> NDArray[np.float32]:
+    return np.asarray(logits.float().flatten().softmax(0).reshape(logits.shape).cpu().numpy())
+
+
+def refine(odds: NDArray[np.float32]) -> tuple[float, float, float]:
+    """The middle of the neighbourhood that most probability lies in: finer than the pixels and turns it is given on.
+
+    Args:
+        odds: (R, H, W) probabilities; turns are periodic.
+
+    Returns:
+        Turn in bins, which may be just below 0, row and column.
+    """
+    near = uniform_filter(odds, size=(min(3, len(odds)), 3, 3), mode=("wrap", "constant", "constant"))
+    turn, row, column = (int(index) for index in np.unravel_index(int(near.argmax()), odds.shape))
+    turns = np.arange(turn - 1, turn + 2) if len(odds) > 2 else np.array([turn])
+    rows, columns = (
+        np.arange(max(at - 1, 0), min(at + 2, side)) for at, side in zip((row, column), odds.shape[1:], strict=True)
     )
+    around = odds[np.ix_(turns % len(odds), rows, columns)].astype(np.float64)
+    around /= around.sum()
+    means = [
+        float((around.sum(others) * at).sum()) for at, others in ((turns, (1, 2)), (rows, (0, 2)), (columns, (0, 1)))
+    ]
+    return means[0], means[1], means[2]

@@ -162,4 +162,3 @@ def _too_large(config: Mapping[str, Any]) -> UserError:
         f"out of memory with batch={config['batch']}, resolution={config['resolution']}, demos={config['demos']}: "
         "lower batch first, then demos, or use resolution=half"
     )
-

@@ -16,7 +16,7 @@ from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import Labels, Outcome, equivalent_turns, score
 from multiravens.agents.transporter import Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
-from multiravens.data.demonstrations import FACTORS, Batch, Demonstrations
+from multiravens.data.demonstrations import FACTORS, Demonstrations
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
 from multiravens.geometry import PIXEL
@@ -136,10 +136,10 @@ class Trainer:
         batch = self.data.batch(samples, goals)
         if warp is not None:
             batch = moved(batch, warp)
-        labels = _labels(batch, self.network.rotations)
+        labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        pick_logits, place_logits, _ = self.model(images, labels.pick)
-        return score(pick_logits, place_logits, labels, 0.01 / (PIXEL * FACTORS[self.data.resolution]))
+        pick_logits, places = self.model(images, batch.pick)
+        return score(pick_logits, places, labels, 0.01 / (PIXEL * FACTORS[self.data.resolution]))
 
     def _warp(self, samples: np.ndarray) -> Warp | None:
         """How a whole batch is moved: every process draws it all and takes its share."""
@@ -203,12 +203,6 @@ class Trainer:
         self.step = int(about["step"])
         lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
         self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
-
-
-def _labels(batch: Batch, rotations: int) -> Labels:
-    last = torch.tensor(batch.images.shape[-2:], device=batch.pick.device) - 1
-    pick, place = (torch.minimum(at.round().long().clamp(min=0), last) for at in (batch.pick, batch.place))
-    return Labels(pick, place, equivalent_turns(batch.turn, batch.period, rotations))
 
 
 def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:

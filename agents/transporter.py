@@ -87,6 +87,39 @@ class SplitStreams(nn.Module):
         return Maps(self.picking(images)[:, 0], placing[:, 0], query, key)
 
 
+class Places(NamedTuple):
+    """Logits of placing at each turn and pixel, in two parts that add up.
+
+    Attributes:
+        cells: (N, R, H / C, W / C) of each turn and cell of C x C pixels.
+        pixels: (N, H, W) of each pixel, whatever the turn.
+    """
+
+    cells: Tensor
+    pixels: Tensor
+
+    @property
+    def cell(self) -> int:
+        """C, side of a cell [pixels]."""
+        return self.pixels.shape[-1] // self.cells.shape[-1]
+
+    def logits(self) -> Tensor:
+        """(N, R, H, W) the sums."""
+        repeated = self.cells.repeat_interleave(self.cell, dim=2).repeat_interleave(self.cell, dim=3)
+        return repeated + self.pixels[:, None]
+
+    def total(self) -> Tensor:
+        """(N,) logarithm of the sum of the exponentials of all logits, without adding them up one by one."""
+        within = functional.pixel_unshuffle(self.pixels[:, None], self.cell).logsumexp(1, keepdim=True)
+        return (self.cells + within).flatten(1).logsumexp(1)
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits (N, P, R) at pixels given by rows and columns (N, P)."""
+        samples = torch.arange(len(rows), device=rows.device)[:, None]
+        cells = self.cells[samples, :, rows // self.cell, columns // self.cell]
+        return cells + self.pixels[samples, rows, columns][..., None]
+
+
 class Transporter(nn.Module):
     """Scores picks and, for a given pick, places.
 
@@ -94,7 +127,7 @@ class Transporter(nn.Module):
         streams: gives `Maps`, and may have a method `kernels` of its own.
         crop: side of the square round the pick that is matched [pixels].
         rotations: R, turns that are told apart.
-        cell: side of the cells that are matched [pixels]; it divides the images' sides and the crop.
+        cell: C, side of the cells that are matched [pixels]; it divides the images' sides and the crop.
     """
 
     def __init__(self, streams: nn.Module, crop: int = 32, rotations: int = 36, cell: int = 2) -> None:
@@ -103,43 +136,34 @@ class Transporter(nn.Module):
         self.cell = 1 if hasattr(streams, "kernels") else cell
         self.crop = crop // self.cell
 
-    def forward(self, images: Tensor, picks: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Score everything.
+    def forward(self, images: Tensor, picks: Tensor) -> tuple[Tensor, Places]:
+        """Score every pick, and every place of what is picked.
 
         Args:
             images: (N, C, H, W).
-            picks: (N, 2) row and column of the picks that places are scored for; the best ones if None.
+            picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
 
         Returns:
-            Pick logits (N, H, W), place logits (N, R, H, W) and the picks (N, 2).
+            Pick logits (N, H, W) and place logits.
         """
         maps: Maps = self.streams(images)
-        if picks is None:
-            picks = best_pixels(maps.pick)
-        kernels = self._kernels(images, maps, picks)
+        return maps.pick, self.places(images, maps, picks)
+
+    def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
+        """Score places for picks (N, 2), from what the streams made of the images."""
+        kernels = self._kernels(images, maps, picks.to(images.dtype))
         # Sums of many products start out large; this keeps their logits near 1 at first, for any crop.
         scale = (kernels.shape[1] * self.crop**2) ** -0.5
-        places = correlate(self._pooled(maps.key), kernels * scale)
-        if self.cell > 1:
-            places = functional.interpolate(places, scale_factor=self.cell, mode="bilinear", align_corners=False)
-        if maps.place is not None:
-            places = places + maps.place[:, None]
-        return maps.pick, places, picks
+        cells = correlate(self._pooled(maps.key), kernels * scale)
+        return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
     def _kernels(self, images: Tensor, maps: Maps, picks: Tensor) -> Tensor:
         own = getattr(self.streams, "kernels", None)
         if own is not None:
             return torch.as_tensor(own(images, picks, self.crop, self.rotations))
-        # A pixel's middle in units of cells, between cells' middles.
-        centres = (picks.to(maps.query.dtype) - (self.cell - 1) / 2) / self.cell
+        # A pixel's middle in units of cells, counted between cells' middles.
+        centres = (picks - (self.cell - 1) / 2) / self.cell
         return rotated_crops(self._pooled(maps.query), centres, self.crop, self.rotations)
 
     def _pooled(self, maps: Tensor) -> Tensor:
         return functional.avg_pool2d(maps, self.cell) if self.cell > 1 else maps
-
-
-def best_pixels(logits: Tensor) -> Tensor:
-    """Row and column (N, 2) of the largest of (N, H, W)."""
-    width = logits.shape[-1]
-    best = logits.flatten(1).argmax(1)
-    return torch.stack([best // width, best % width], dim=1)

@@ -115,9 +115,7 @@ def goals_of(demonstration: Demonstration) -> Goals:
     return Goals(demonstration.subgoals, images)
 
 
-def status_of(
-    demonstration: Demonstration, step: int, acting: bool, pictures: Sequence[Image] | None = None
-) -> Status:
+def status_of(demonstration: Demonstration, step: int, acting: bool, pictures: Sequence[Image] | None = None) -> Status:
     """What the agent saw after a number of steps, and what it does then if it acts."""
     actions = demonstration.actions
     pick, place = (

@@ -56,7 +56,9 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
     """
     expert = demonstrate(env, seed)
     if not expert.success:
-        raise UserError(f"the oracle does not solve seed {seed} ({expert.reason}), so it has no goals: try another seed")
+        raise UserError(
+            f"the oracle does not solve seed {seed} ({expert.reason}), so it has no goals: try another seed"
+        )
     goals = [_seen_at(agent, expert.color[frame], expert.height[frame]) for frame in expert.goal_frames]
     observation, info = env.reset(seed=seed)
     start = _seen_at(agent, observation["color"], observation["height"])

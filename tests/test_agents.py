@@ -12,10 +12,11 @@ from multiravens.agents.agent import View
 from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
 from multiravens.agents.correlation import correlate, rotated_crops
 from multiravens.agents.isometric import Isometric, ResidualBlock
-from multiravens.agents.loss import Labels, equivalent_turns, score
+from multiravens.agents.loss import Labels, best_place, equivalent_turns, score
 from multiravens.agents.pointer import visual_pointer
+from multiravens.agents.policy import refine
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
-from multiravens.agents.transporter import Maps, SplitStreams, StackedStreams, Transporter
+from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Transporter
 
 
 def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -90,38 +91,70 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
 
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
-    _, before, _ = Transporter(Fixed(query(0.0), key), 16, rotations, cell=1)(images, picks)
+    before = Transporter(Fixed(query(0.0), key), 16, rotations, 1)(images, picks)[1].logits()
     for steps in (1, 9, 20):
-        _, after, _ = Transporter(Fixed(query(2 * math.pi * steps / rotations), key), 16, rotations, 1)(images, picks)
+        turned = Fixed(query(2 * math.pi * steps / rotations), key)
+        after = Transporter(turned, 16, rotations, 1)(images, picks)[1].logits()
         # What is already turned by m steps needs m fewer.
         difference = (after - before.roll(-steps, dims=1)).abs().max() / before.abs().max()
         assert difference < 0.05, (steps, difference)
 
 
 @pytest.mark.parametrize(
-    ("turn", "period", "right"),
+    ("turn", "period", "below", "above", "share"),
     [
-        (0.0, 2 * math.pi, [0]),
-        (40.0, 2 * math.pi, [4]),
-        (-10.0, 2 * math.pi, [35]),
-        (10.0, math.pi, [1, 19]),
-        (-44.0, math.pi / 2, [5, 14, 23, 32]),
-        (33.0, 0.0, list(range(36))),
+        (0.0, 2 * math.pi, [0], [1], 0.0),
+        (42.5, 2 * math.pi, [4], [5], 0.25),
+        (-5.0, 2 * math.pi, [35], [0], 0.5),
+        (12.0, math.pi, [1, 19], [2, 20], 0.2),
+        (-44.0, math.pi / 2, [4, 13, 22, 31], [5, 14, 23, 32], 0.6),
+        (33.0, 0.0, list(range(36)), list(range(36)), 0.3),
     ],
 )
-def test_equivalent_turns(turn: float, period: float, right: list[int]) -> None:
-    found = equivalent_turns(torch.tensor([math.radians(turn)]), torch.tensor([period]), 36)
-    assert found[0].nonzero().flatten().tolist() == right
+def test_equivalent_turns(turn: float, period: float, below: list[int], above: list[int], share: float) -> None:
+    right, shares = equivalent_turns(torch.tensor([math.radians(turn)]), torch.tensor([period]), 36)
+    assert [right[0, side].nonzero().flatten().tolist() for side in (0, 1)] == [below, above]
+    assert shares[0].tolist() == pytest.approx([1 - share, share], abs=1e-4)
+
+
+def random_places(cell: int = 2) -> Places:
+    generator = torch.Generator().manual_seed(0)
+    return Places(
+        torch.randn(3, 4, 6 // cell, 8 // cell, generator=generator), torch.randn(3, 6, 8, generator=generator)
+    )
+
+
+@pytest.mark.parametrize("cell", [1, 2])
+def test_places_in_two_parts_are_their_sum(cell: int) -> None:
+    places = random_places(cell)
+    logits = places.logits()
+    torch.testing.assert_close(places.total(), logits.flatten(1).logsumexp(1))
+    torch.testing.assert_close(places.at(torch.tensor([[5]] * 3), torch.tensor([[2]] * 3))[:, 0], logits[:, :, 5, 2])
+    for sample, (row, column, turn) in enumerate(zip(*best_place(places), strict=True)):
+        assert logits[sample, turn, row, column] == logits[sample].max()
 
 
 def test_the_place_loss_sums_the_probability_of_equivalent_turns() -> None:
-    logits = torch.randn(1, 4, 3, 2, generator=torch.Generator().manual_seed(0))
-    turns = torch.tensor([[True, False, True, False]])
-    labels = Labels(torch.tensor([[1, 1]]), torch.tensor([[2, 0]]), turns)
-    outcome = score(torch.zeros(1, 3, 2), logits, labels, 1.0)
-    odds = logits.flatten().softmax(0).reshape(4, 3, 2)
-    assert outcome.place.item() == pytest.approx(-math.log(odds[0, 2, 0] + odds[2, 2, 0]), abs=1e-5)
-    assert outcome.pick.item() == pytest.approx(math.log(6), abs=1e-5)
+    places = Places(*(part[:1] for part in random_places()))
+    turns = torch.tensor([[[True, False, True, False], [False, True, False, True]]])
+    labels = Labels(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.25]]), turns, torch.tensor([[0.7, 0.3]]))
+    outcome = score(torch.zeros(1, 6, 8), places, labels, 1.0)
+    odds = places.logits().flatten().softmax(0).reshape(4, 6, 8)
+    expected = 0.0
+    for column, near in ((3, 0.75), (4, 0.25)):
+        for sides, share in (((0, 2), 0.7), ((1, 3), 0.3)):
+            expected -= near * share * math.log(sum(float(odds[side, 2, column]) for side in sides))
+    assert outcome.place.item() == pytest.approx(expected, abs=1e-4)
+    assert outcome.pick.item() == pytest.approx(math.log(48), abs=1e-5)
+
+
+def test_the_best_choice_is_refined_between_pixels_and_turns() -> None:
+    rows, columns = np.meshgrid(np.arange(20), np.arange(16), indexing="ij")
+    spot = np.exp(-((rows - 7.3) ** 2 + (columns - 9.6) ** 2) / 1.0)
+    turns = np.exp(-((np.arange(-3, 9)[:, None, None] + 0.4) ** 2))  # best at bin 2.6 of 12
+    odds = (turns * spot).astype(np.float32)
+    assert refine(odds / odds.sum()) == pytest.approx((2.6, 7.3, 9.6), abs=0.15)
+    assert refine(np.roll(odds, -3, axis=0))[0] % 12 == pytest.approx(11.6, abs=0.15)
 
 
 def test_a_residual_block_is_the_identity_at_first() -> None:
@@ -153,8 +186,9 @@ def test_every_parameter_gets_a_gradient(streams: object) -> None:
     if isinstance(network.streams, StackedStreams):
         channels = network.streams.network.stem.in_channels // 16  # type: ignore[union-attr, operator, assignment]
     images = torch.randn(2, channels, 32, 16)
-    pick, place, picks = network(images)
-    assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16) and picks.shape == (2, 2)
+    pick, places = network(images, torch.tensor([[9.5, 7.0], [20.0, 8.2]]))
+    place = places.logits()
+    assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16)
     (pick.logsumexp((1, 2)) + place.logsumexp((1, 2, 3)) - pick[:, 3, 3] - place[:, 1, 4, 4]).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

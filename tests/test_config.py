@@ -17,7 +17,7 @@ from multiravens.configuration import CONFIGS, compose, flatten, groups, options
 from multiravens.construction import check, instantiate
 from multiravens.errors import UserError, nearest, unknown
 
-PRIMARIES = ["demos", "environment", "render"]
+PRIMARIES = ["demos", "environment", "evaluate", "render", "report", "train"]
 MODULES = ["chaining", "placing", "routing", "stacking"]
 PROBLEMS = [
     "chaining",
@@ -43,6 +43,13 @@ EVERY_CHOICE = [
     ("camera", "realsense"),
     ("motion", "arm"),
     ("motion", "gripper"),
+]
+TRAINING_CHOICES = [
+    *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
+    *(("backbone", name) for name in ("base", "resnet43", "small")),
+    *(("fusion", name) for name in ("split", "stack")),
+    *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
+    *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
 ]
 
 USER_MODULE = """
@@ -76,14 +83,18 @@ def plain(config: DictConfig) -> Any:
 def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
-    assert groups([CONFIGS]) == ["camera", "module", "motion", "problem"]
+    assert groups([CONFIGS]) == sorted(
+        {"module"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+    )
     base = 1  # configs/problem/composed.yaml
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + len(EVERY_CHOICE) + base == 27
+    choices = EVERY_CHOICE + TRAINING_CHOICES
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + len(choices) + base == 46
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_every_primary_configuration_composes(name: str) -> None:
-    assert compose(name).problem.name == "chaining-placing"
+    config = compose(name)
+    assert name in ("evaluate", "report", "train") or config.problem.name == "chaining-placing"
 
 
 @pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)
@@ -91,6 +102,11 @@ def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> No
     config = plain(compose("environment", [f"{group}={name}"]))
     # The problem itself, its modules, the camera and the motion.
     assert check(config) == 3 + len(config["problem"]["modules"])
+
+
+@pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)
+def test_every_choice_of_training_composes_and_its_targets_bind(group: str, name: str) -> None:
+    assert check(plain(compose("train", [f"{group}={name}"]))) >= 5
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)

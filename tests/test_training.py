@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from omegaconf import OmegaConf
 
 from multiravens.agents.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, read_tensors

@@ -4,10 +4,12 @@ from multiravens.data.collection import Collected, collect
 from multiravens.data.episode import Episode, read_episode, write_episode
 from multiravens.data.splits import parse_splits
 from multiravens.data.store import Store, find_stores
+from multiravens.data.writer import EpisodeWriter
 
 __all__ = [
     "Collected",
     "Episode",
+    "EpisodeWriter",
     "Store",
     "collect",
     "find_stores",

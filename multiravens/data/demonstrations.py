@@ -175,10 +175,13 @@ def load(
         stored = Store.open(folder) if (folder / "dataset.json").exists() else None
         seeds = stored.kept() if stored else []
         if stored is None or len(seeds) < demos:
-            raise UserError(
-                f"{folder} has {len(seeds)} demonstrations and demos={demos} asks for more: make them with "
-                f"`python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}`"
+            ours = stored is None or "camera" in stored.environment
+            remedy = (
+                f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}`"
+                if ours
+                else f"write more with EpisodeWriter, or give demos={len(seeds)}"
             )
+            raise UserError(f"{folder} has {len(seeds)} demonstrations and demos={demos} asks for more: {remedy}")
         episodes[problem] = [read_episode(stored.path(seed), resolution) for seed in seeds[:demos]]
         environments[problem] = stored.environment
     return episodes, environments

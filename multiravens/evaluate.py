@@ -1,0 +1,172 @@
+"""Measures agents on held-out episodes and says how sure the figures are."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from multiravens import cli
+from multiravens.configuration import compose
+from multiravens.construction import instantiate
+from multiravens.data.files import read_json, storage_error, write_json
+from multiravens.data.progress import show_progress
+from multiravens.errors import UserError, unknown
+from multiravens.registration import parse_problems
+
+FORMAT, VERSION = "multiravens-evaluation", 1
+_TRUSTED = "multiravens."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Overrides and flags; the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    return cli.run(evaluate, "evaluate", argv)
+
+
+def evaluate(config: DictConfig) -> None:
+    """Measures, writes one JSON a problem, and prints a table.
+
+    Args:
+        config: A composed `evaluate` configuration.
+
+    Raises:
+        UserError: If an option can't be met, or the disk refuses.
+    """
+    for name in ("episodes", "workers"):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]}: give 1 or more")
+    if config.first_seed < 0:
+        raise UserError(f"first_seed={config.first_seed}: give 0 or more")
+    if (config.run is None) == (config.agent is None):
+        raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
+    if config.agent is not None and config.agent not in config.agents:
+        raise unknown("agent", str(config.agent), [*config.agents, "run=FOLDER"])
+    actor, trained = _actor(config)
+    problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
+    environments = {problem: _environment(problem, config, trained) for problem in problems}
+    out = Path(config.out or (Path(config.run) / "evaluation" if config.run else config.agent)).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(out, error) from error
+    table = Table("problem", "agent", "mean return [95 %]", "full success [95 %]", "episodes", "skipped")
+    remarks = []
+    for problem, environment in environments.items():
+        content = _measured(problem, actor, environment, config)
+        write_json(out / f"{problem}.json", {"format": FORMAT, "version": VERSION, "problem": problem, **content})
+        _add_rows(table, problem, content)
+        if config.against is not None:
+            remarks.append(_ahead(problem, content, Path(config.against)))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for remark in remarks:
+        print(remark)
+    print(f"written to {out}")
+
+
+def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """The agent, and the configuration it was trained with."""
+    if config.agent is not None:
+        return instantiate(config.agents[config.agent]), {}
+    run = Path(config.run).expanduser()
+    actor = instantiate(config.loader)(run=run, pointer=config.pointer)
+    return actor, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+
+
+def _environment(problem: str, config: DictConfig, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment that a problem's demonstrations were made in, or the one of its name."""
+    own = trained.get("environment", {}).get(problem)
+    overrides = list(config.overrides)
+    if own is None or overrides:
+        composed = OmegaConf.to_container(compose("environment", [f"problem={problem}", *overrides]), resolve=True)
+        assert isinstance(composed, dict)
+        return {name: composed[name] for name in ("problem", "camera", "motion")}
+    if "camera" not in own:
+        raise UserError(
+            f"the demonstrations of {problem} come from elsewhere, so there is no simulation of it to measure in: give "
+            "problems=[...] of ours, or add a task module"
+        )
+    _refuse_foreign(own, problem)
+    return dict(own)
+
+
+def _refuse_foreign(node: Any, problem: str) -> None:
+    """A run's folder may come from anywhere, so what it names is not built unless it is ours."""
+    if isinstance(node, Mapping):
+        if not str(node.get("_target_", _TRUSTED)).startswith(_TRUSTED):
+            raise UserError(
+                f"the run's {problem} is built by {node['_target_']}, which is not of {_TRUSTED}*: if you trust it, "
+                "give the problem's settings with overrides=[...]"
+            )
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _refuse_foreign(item, problem)
+
+
+def _measured(problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+    """Records and summaries of the agent and of what is measured beside it."""
+    from multiravens.evaluation import described, measure
+
+    actors = {actor.name: actor}
+    if config.beside:
+        actors |= {name: instantiate(node) for name, node in config.agents.items() if name != actor.name}
+    rows = {}
+    for name, each in actors.items():
+        each.resolution = actor.resolution
+        with show_progress(f"{problem}, {name}", config.episodes) as update:
+            view = instantiate(config.view)
+            measured = measure(each, view, environment, config.episodes, config.first_seed, config.workers, update)
+        rows[name] = described(measured)
+    own = rows.pop(actor.name)
+    return {"agent": actor.name, "pointer": actor.pointer, **own, "beside": rows}
+
+
+def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
+    for name, row in {content["agent"]: content, **content["beside"]}.items():
+        figures = row["summary"]
+        table.add_row(
+            problem,
+            name,
+            f"{figures['mean_return']:.3f} {_spell(figures['mean_return_interval'])}",
+            f"{figures['success_rate']:.3f} {_spell(figures['success_interval'])}",
+            str(figures["episodes"]),
+            str(len(row["skipped"])),
+        )
+
+
+def _ahead(problem: str, content: Mapping[str, Any], against: Path) -> str:
+    from multiravens.evaluation import compare
+
+    other = read_json(against.expanduser() / "evaluation" / f"{problem}.json", FORMAT, VERSION)
+    try:
+        comparison = compare(content, other)
+    except ValueError as error:
+        raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
+    word = "ahead of" if comparison.mean >= 0 else "behind"
+    return (
+        f"{problem}: {content['agent']} is {word} {other['agent']} of {against} by {abs(comparison.mean):.3f}, difference "
+        f"{_spell(comparison.interval)} on {comparison.pairs} common seeds"
+    )
+
+
+def _spell(interval: Sequence[float]) -> str:
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
