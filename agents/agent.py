@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from multiravens.geometry import BOUNDS, yaw_quaternion
 
 Action = dict[str, NDArray[np.float32]]
-"""`pick_position` (3,) [m], `pick_quaternion` (4,) xyzw, `place_position` (3,), `place_quaternion` (4,), world frame."""
+"""`pick_position` (3,) [m], `pick_quaternion` (4,) xyzw, `place_position` (3,), `place_quaternion` (4,); world."""
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,9 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     except ValueError as error:
         raise UserError(str(error)) from error
     pixel = PIXEL * FACTORS[config["resolution"]]
-    cell = max(round(agent["cell"] / pixel), 1)
-    crop = round(agent["crop"] / pixel / cell) * cell
-    return Transporter(streams, crop, agent["rotations"], cell), conditioning
+    cell, crop = max(round(agent["cell"] / pixel), 1), max(round(agent["crop"] / pixel), 1)
+    reach = max(round(agent["reach"] / pixel / cell), 1)
+    return Transporter(streams, crop, agent["rotations"], cell, reach), conditioning
 
 
 def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:

@@ -66,35 +66,40 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Te
     return right | (periods <= 0)[:, None, None], share
 
 
-def score(pick_logits: Tensor, places: Places, labels: Labels, pixels_a_centimetre: float) -> Outcome:
+def score(
+    pick_logits: Tensor, places: Places, turn_logits: Tensor, labels: Labels, pixels_a_centimetre: float
+) -> Outcome:
     """Compare logits with what the expert did.
 
     Args:
         pick_logits: (N, H, W).
         places: given the expert's picks.
+        turn_logits: (N, R) given the expert's picks and places.
         labels: the expert's choices.
         pixels_a_centimetre: how near counts as right.
 
     Departs from 2010.14406: labels between pixels and turns are shared among the nearest ones, and of a symmetric
     part's turns, which are many-valued labels, the probabilities are summed.
     """
-    pick_logits, places = pick_logits.float(), Places(*(part.float() for part in places))
-    samples = torch.arange(len(pick_logits), device=pick_logits.device)[:, None]
-    rows, columns, near = _corners(labels.pick, pick_logits.shape[-2:])
-    pick = pick_logits.flatten(1).logsumexp(1) - (near * pick_logits[samples, rows, columns]).sum(1)
-    rows, columns, near = _corners(labels.place, pick_logits.shape[-2:])
-    at = places.at(rows, columns)[:, :, None].masked_fill(~labels.turns[:, None], -math.inf).logsumexp(3)
-    place = places.total() - (near[..., None] * labels.share[:, None] * at).sum((1, 2))
+    place_logits = places.anywhere().float()
+    turns = turn_logits.float().log_softmax(1)[:, None].masked_fill(~labels.turns, -math.inf).logsumexp(2)
     with torch.no_grad():
-        row, column, turn = best_place(places)
-        right = labels.turns.any(1)[samples[:, 0], turn]
-        return Outcome(
-            pick,
-            place,
-            _near(best_pixels(pick_logits), labels.pick, pixels_a_centimetre),
-            _near(torch.stack([row, column], dim=1), labels.place, pixels_a_centimetre),
-            right.float(),
-        )
+        samples = torch.arange(len(turns), device=turns.device)
+        right = labels.turns.any(1)[samples, turn_logits.argmax(1)].float()
+    return Outcome(
+        _cross_entropy(pick_logits.float(), labels.pick),
+        _cross_entropy(place_logits, labels.place) - (labels.share * turns).sum(1),
+        _near(best_pixels(pick_logits), labels.pick, pixels_a_centimetre),
+        _near(best_pixels(place_logits), labels.place, pixels_a_centimetre),
+        right,
+    )
+
+
+def _cross_entropy(logits: Tensor, at: Tensor) -> Tensor:
+    """(N,) of logits (N, H, W) and points (N, 2), each shared among the four pixels round it."""
+    rows, columns, near = _corners(at, logits.shape[-2:])
+    samples = torch.arange(len(at), device=at.device)[:, None]
+    return logits.flatten(1).logsumexp(1) - (near * logits[samples, rows, columns]).sum(1)
 
 
 def best_pixels(logits: Tensor) -> Tensor:
@@ -102,19 +107,6 @@ def best_pixels(logits: Tensor) -> Tensor:
     width = logits.shape[-1]
     best = logits.flatten(1).argmax(1)
     return torch.stack([best // width, best % width], dim=1)
-
-
-def best_place(places: Places) -> tuple[Tensor, Tensor, Tensor]:
-    """Row, column and turn, (N,) each, of the largest logit."""
-    cell, (height, width) = places.cell, places.pixels.shape[-2:]
-    within = places.pixels.reshape(-1, height // cell, cell, width // cell, cell).transpose(2, 3).flatten(3)
-    turn_of_cell = places.cells.max(1)
-    best = (turn_of_cell.values + within.amax(3)).flatten(1).argmax(1)
-    samples = torch.arange(len(best), device=best.device)
-    cell_row, cell_column = best // (width // cell), best % (width // cell)
-    pixel = within[samples, cell_row, cell_column].argmax(1)
-    turn = turn_of_cell.indices[samples, cell_row, cell_column]
-    return cell_row * cell + pixel // cell, cell_column * cell + pixel % cell, turn
 
 
 def _corners(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,8 @@ class Scores(NamedTuple):
 
     Attributes:
         pick: (H, W) probability of picking at each pixel.
-        place: (R, H, W) probability of placing at each turn and pixel, given the best pick.
+        place: (H, W) probability of placing at each pixel, given the best pick.
+        turns: (R,) probability of each turn, given the best pick and place.
         goals: (K,) indices of the goal images that it was shown.
         pick_pixel: (2,) row and column of the best pick, between pixels.
         place_pixel: (2,) of the best place.
@@ -36,6 +37,7 @@ class Scores(NamedTuple):
 
     pick: NDArray[np.float32]
     place: NDArray[np.float32]
+    turns: NDArray[np.float32]
     goals: NDArray[np.int64]
     pick_pixel: NDArray[np.float64]
     place_pixel: NDArray[np.float64]
@@ -95,11 +97,17 @@ class TransporterAgent(Agent):
         filled = torch.cat([images, images[:1].expand(BATCH - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
         maps = self.network.streams(filled)
-        pick_odds = [_odds(logits) for logits in maps.pick]
-        picks = np.array([refine(odds[None])[1:] for odds in pick_odds])
-        place_logits = self.network.places(filled, maps, torch.from_numpy(picks).to(self.device)).logits()
+        pick_odds, picks = _choose(maps.pick)
+        at = torch.from_numpy(picks).to(self.device)
+        scored = self.network.places(filled, maps, at)
+        place_odds, places = _choose(scored.anywhere())
+        turn_logits = self.network.turns(maps, at, torch.from_numpy(places).to(self.device), scored)
+        turn_odds = turn_logits.float().softmax(1).cpu().numpy()
         for index, chosen in enumerate(goals):
-            yield _scores(pick_odds[index], picks[index], _odds(place_logits[index]), chosen)
+            turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
+            yield Scores(
+                pick_odds[index], place_odds[index], turn_odds[index], chosen, picks[index], places[index], turn
+            )
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":
@@ -116,35 +124,27 @@ class TransporterAgent(Agent):
         return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
 
 
-def _scores(
-    pick: NDArray[np.float32], pick_pixel: NDArray[np.float64], place: NDArray[np.float32], goals: NDArray[np.int64]
-) -> Scores:
-    turn, *place_pixel = refine(place)
-    return Scores(pick, place, goals, pick_pixel, np.array(place_pixel), wrap_angle(turn * 2 * math.pi / len(place)))
+def _choose(logits: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Probabilities (N, H, W) of logits, and the best row and column (N, 2) of each."""
+    odds = logits.float().flatten(1).softmax(1).reshape(logits.shape).cpu().numpy()
+    return odds, np.array([refine(each) for each in odds])
 
 
-def _odds(logits: Tensor) -> NDArray[np.float32]:
-    return np.asarray(logits.float().flatten().softmax(0).reshape(logits.shape).cpu().numpy())
-
-
-def refine(odds: NDArray[np.float32]) -> tuple[float, float, float]:
-    """The middle of the neighbourhood that most probability lies in: finer than the pixels and turns it is given on.
-
-    Args:
-        odds: (R, H, W) probabilities; turns are periodic.
-
-    Returns:
-        Turn in bins, which may be just below 0, row and column.
-    """
-    near = uniform_filter(odds, size=(min(3, len(odds)), 3, 3), mode=("wrap", "constant", "constant"))
-    turn, row, column = (int(index) for index in np.unravel_index(int(near.argmax()), odds.shape))
-    turns = np.arange(turn - 1, turn + 2) if len(odds) > 2 else np.array([turn])
+def refine(odds: NDArray[np.float32]) -> tuple[float, float]:
+    """Row and column of the middle of the 3 x 3 pixels that most probability (H, W) lies in: finer than a pixel."""
+    near = uniform_filter(odds, size=3, mode="constant")
+    best = np.unravel_index(int(near.argmax()), odds.shape)
     rows, columns = (
-        np.arange(max(at - 1, 0), min(at + 2, side)) for at, side in zip((row, column), odds.shape[1:], strict=True)
+        np.arange(max(int(at) - 1, 0), min(int(at) + 2, side)) for at, side in zip(best, odds.shape, strict=True)
     )
-    around = odds[np.ix_(turns % len(odds), rows, columns)].astype(np.float64)
+    around = odds[np.ix_(rows, columns)].astype(np.float64)
     around /= around.sum()
-    means = [
-        float((around.sum(others) * at).sum()) for at, others in ((turns, (1, 2)), (rows, (0, 2)), (columns, (0, 1)))
-    ]
-    return means[0], means[1], means[2]
+    return float(around.sum(1) @ rows), float(around.sum(0) @ columns)
+
+
+def refine_turn(odds: NDArray[np.float32]) -> float:
+    """Middle of the 3 neighbouring turns that most probability (R,) lies in, in bins; it may be just below 0."""
+    best = int(uniform_filter(odds, size=3, mode="wrap").argmax())
+    turns = np.arange(best - 1, best + 2)
+    around = odds[turns % len(odds)].astype(np.float64)
+    return float(around @ turns / around.sum())

@@ -138,8 +138,9 @@ class Trainer:
             batch = moved(batch, warp)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        pick_logits, places = self.model(images, batch.pick)
-        return score(pick_logits, places, labels, 0.01 / (PIXEL * FACTORS[self.data.resolution]))
+        pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place)
+        near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
+        return score(pick_logits, places, turn_logits, labels, near)
 
     def _warp(self, samples: np.ndarray) -> Warp | None:
         """How a whole batch is moved: every process draws it all and takes its share."""

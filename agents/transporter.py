@@ -4,8 +4,9 @@ Images are (N, C, H, W) float: for the observation and each goal image red, gree
 columns along +x, turns from +x to +y.
 
 Reference: Zeng et al. 2010.14406; goals: Seita et al. 2012.03385; sequences: Lim et al. 2109.07578.
-Departs: features are computed once and rotated; one network gives all three streams; what turns is matched on coarser
-cells than pixels, and a logit of each pixel, whatever the turn, tells the place to the pixel.
+Departs: one network gives all three streams, and features are computed once and rotated. Every turn is matched over the
+whole table on coarse cells only; a logit of each pixel tells the place to the pixel, and the turn is told at full
+resolution where the place is. That costs a tenth of matching every turn at every pixel.
 """
 
 from collections.abc import Callable
@@ -88,7 +89,7 @@ class SplitStreams(nn.Module):
 
 
 class Places(NamedTuple):
-    """Logits of placing at each turn and pixel, in two parts that add up.
+    """Logits of placing at each turn and pixel, in parts that add up.
 
     Attributes:
         cells: (N, R, H / C, W / C) of each turn and cell of C x C pixels.
@@ -108,62 +109,75 @@ class Places(NamedTuple):
         repeated = self.cells.repeat_interleave(self.cell, dim=2).repeat_interleave(self.cell, dim=3)
         return repeated + self.pixels[:, None]
 
-    def total(self) -> Tensor:
-        """(N,) logarithm of the sum of the exponentials of all logits, without adding them up one by one."""
-        within = functional.pixel_unshuffle(self.pixels[:, None], self.cell).logsumexp(1, keepdim=True)
-        return (self.cells + within).flatten(1).logsumexp(1)
+    def anywhere(self) -> Tensor:
+        """(N, H, W) logits of placing at each pixel at any turn."""
+        any_turn = self.cells.logsumexp(1)
+        return self.pixels + any_turn.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
 
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits (N, P, R) at pixels given by rows and columns (N, P)."""
-        samples = torch.arange(len(rows), device=rows.device)[:, None]
-        cells = self.cells[samples, :, rows // self.cell, columns // self.cell]
-        return cells + self.pixels[samples, rows, columns][..., None]
+    def turns(self, at: Tensor) -> Tensor:
+        """(N, R) logits of the turns at the pixels nearest to (N, 2), up to a constant of each sample."""
+        last = torch.tensor(self.pixels.shape[-2:], device=at.device) - 1
+        rows, columns = (torch.minimum(at.round().long().clamp(min=0), last) // self.cell).T
+        return self.cells[torch.arange(len(at), device=at.device), :, rows, columns]
 
 
 class Transporter(nn.Module):
-    """Scores picks and, for a given pick, places.
+    """Scores picks, for a given pick places, and for given ones turns.
 
     Args:
         streams: gives `Maps`, and may have a method `kernels` of its own.
-        crop: side of the square round the pick that is matched [pixels].
+        crop: K, side of the square round pick and place that is matched at full resolution [pixels].
         rotations: R, turns that are told apart.
-        cell: C, side of the cells that are matched [pixels]; it divides the images' sides and the crop.
+        cell: C, side of the cells that are matched over the whole table [pixels]; it divides the images' sides.
+        reach: side of the square round the pick that is matched over the whole table [cells].
     """
 
-    def __init__(self, streams: nn.Module, crop: int = 32, rotations: int = 36, cell: int = 2) -> None:
+    def __init__(self, streams: nn.Module, crop: int = 16, rotations: int = 36, cell: int = 4, reach: int = 8) -> None:
         super().__init__()
-        self.streams, self.rotations = streams, rotations
-        self.cell = 1 if hasattr(streams, "kernels") else cell
-        self.crop = crop // self.cell
+        self.streams, self.rotations, self.crop = streams, rotations, crop
+        self.plain = hasattr(streams, "kernels")
+        self.cell, self.reach = (1, crop) if self.plain else (cell, reach)
 
-    def forward(self, images: Tensor, picks: Tensor) -> tuple[Tensor, Places]:
-        """Score every pick, and every place of what is picked.
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor) -> tuple[Tensor, Places, Tensor]:
+        """Score every pick, every place of what is picked, and every turn there.
 
         Args:
             images: (N, C, H, W).
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
+            places: (N, 2) of the places that turns are scored for.
 
         Returns:
-            Pick logits (N, H, W) and place logits.
+            Pick logits (N, H, W), place logits, and logits (N, R) of the turns, up to a constant of each sample.
         """
         maps: Maps = self.streams(images)
-        return maps.pick, self.places(images, maps, picks)
+        scored = self.places(images, maps, picks)
+        return maps.pick, scored, self.turns(maps, picks, places, scored)
 
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
         """Score places for picks (N, 2), from what the streams made of the images."""
-        kernels = self._kernels(images, maps, picks.to(images.dtype))
-        # Sums of many products start out large; this keeps their logits near 1 at first, for any crop.
-        scale = (kernels.shape[1] * self.crop**2) ** -0.5
-        cells = correlate(self._pooled(maps.key), kernels * scale)
+        picks = picks.to(images.dtype)
+        if self.plain:
+            kernels = torch.as_tensor(self.streams.kernels(images, picks, self.reach, self.rotations))  # type: ignore[operator]
+        else:
+            # A pixel's middle in units of cells, counted between cells' middles.
+            centres = (picks - (self.cell - 1) / 2) / self.cell
+            kernels = rotated_crops(self._pooled(maps.query), centres, self.reach, self.rotations)
+        cells = correlate(self._pooled(maps.key), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
-    def _kernels(self, images: Tensor, maps: Maps, picks: Tensor) -> Tensor:
-        own = getattr(self.streams, "kernels", None)
-        if own is not None:
-            return torch.as_tensor(own(images, picks, self.crop, self.rotations))
-        # A pixel's middle in units of cells, counted between cells' middles.
-        centres = (picks - (self.cell - 1) / 2) / self.cell
-        return rotated_crops(self._pooled(maps.query), centres, self.crop, self.rotations)
+    def turns(self, maps: Maps, picks: Tensor, places: Tensor, scored: Places) -> Tensor:
+        """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2)."""
+        logits = scored.turns(places)
+        if self.plain:
+            return logits
+        turned = rotated_crops(maps.query, picks.to(maps.query.dtype), self.crop, self.rotations)
+        still = rotated_crops(maps.key, places.to(maps.key.dtype), self.crop, 1)
+        return logits + (turned * still).sum((1, 3, 4)) * _scale(turned)
 
     def _pooled(self, maps: Tensor) -> Tensor:
         return functional.avg_pool2d(maps, self.cell) if self.cell > 1 else maps
+
+
+def _scale(kernels: Tensor) -> float:
+    """Sums of many products start out large; this keeps their logits near 1 at first, for any square (.., K, K)."""
+    return float((kernels.shape[1] * kernels.shape[-1] ** 2) ** -0.5)

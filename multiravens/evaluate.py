@@ -54,7 +54,7 @@ def evaluate(config: DictConfig) -> None:
         raise unknown("agent", str(config.agent), [*config.agents, "run=FOLDER"])
     actor, trained = _actor(config)
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
-    environments = {problem: _environment(problem, config, trained) for problem in problems}
+    environments = {problem: environment_of(problem, list(config.overrides), trained) for problem in problems}
     out = Path(config.out or (Path(config.run) / "evaluation" if config.run else config.agent)).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,18 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     return actor, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
 
 
-def _environment(problem: str, config: DictConfig, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment that a problem's demonstrations were made in, or the one of its name."""
+def environment_of(problem: str, overrides: Sequence[str], trained: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment that a problem is measured in.
+
+    Args:
+        problem: its name.
+        overrides: of the environment's configuration; without any, it is the one that demonstrations were made in.
+        trained: the run's configuration.
+
+    Raises:
+        UserError: there is none, or it is built by something that is not ours.
+    """
     own = trained.get("environment", {}).get(problem)
-    overrides = list(config.overrides)
     if own is None or overrides:
         composed = OmegaConf.to_container(compose("environment", [f"problem={problem}", *overrides]), resolve=True)
         assert isinstance(composed, dict)
@@ -155,8 +163,8 @@ def _ahead(problem: str, content: Mapping[str, Any], against: Path) -> str:
         raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
     word = "ahead of" if comparison.mean >= 0 else "behind"
     return (
-        f"{problem}: {content['agent']} is {word} {other['agent']} of {against} by {abs(comparison.mean):.3f}, difference "
-        f"{_spell(comparison.interval)} on {comparison.pairs} common seeds"
+        f"{problem}: {content['agent']} is {word} {other['agent']} of {against} by {abs(comparison.mean):.3f}, "
+        f"difference {_spell(comparison.interval)} on {comparison.pairs} common seeds"
     )
 
 

@@ -1,4 +1,4 @@
-"""Environments in worker processes, several episodes abreast: what is asked of the agent never depends on the workers."""
+"""Environments in worker processes, several episodes abreast; nothing an agent is asked depends on the workers."""
 
 import multiprocessing
 from collections.abc import Mapping

@@ -9,8 +9,9 @@ from multiravens.envs import Demonstration, PickPlaceEnv, demonstrate
 from multiravens.envs.action import SPACE
 from multiravens.envs.oracle import goal_frames
 from multiravens.errors import UserError
+from multiravens.geometry import Pose
 from multiravens.heightmap import reduce_half
-from multiravens.pictures import Image
+from multiravens.pictures import Image, draw_action, turned
 from multiravens.video import Goals
 
 PICK_COLOR, PLACE_COLOR = (255, 214, 64), (64, 220, 255)
@@ -76,7 +77,7 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
             seed=seed,
         )
         scores = agent.score([shown])[0]
-        seen.append(heated(observation["color"], scores.pick, scores.place.max(0)))
+        seen.append(heated(observation["color"], scores.pick, scores.place))
         actions.append(agent.act([shown])[0])
         observation, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(observation)
@@ -102,6 +103,27 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
         reason="" if holds[-1].all() else f"{int((~holds[-1]).sum())} of {holds.shape[1]} sub-goals left",
     )
     return Rollout(run, Goals(expert.subgoals, [expert.color[frame] for frame in expert.goal_frames]), seen)
+
+
+def panels(played: Rollout) -> tuple[list[Image], list[str]]:
+    """A picture of each step: probabilities and the action, beside the goal; and its title."""
+    images, titles = [], []
+    size = (160, 320)
+    for step, seen in enumerate(played.seen):
+        panel = turned(seen, size)
+        if step < len(played.run.rewards):
+            pick, place = (
+                Pose(played.run.actions[f"{part}_position"][step], played.run.actions[f"{part}_quaternion"][step])
+                for part in ("pick", "place")
+            )
+            draw_action(panel, pick, place)
+        pointer = min(int(played.run.pointer[step]), len(played.goals.names) - 1)
+        goal = played.goals.images[pointer]
+        below = np.full_like(panel, 255) if goal is None else turned(goal, size)
+        images.append(np.concatenate([panel, np.full((4, size[1], 3), 255, np.uint8), below]))
+        held = int(played.run.holds[step].sum())
+        titles.append(f"step {step}: {held} of {len(played.goals.names)} hold")
+    return images, titles
 
 
 def heated(color: Image, pick: NDArray[np.float32], place: NDArray[np.float32]) -> Image:

@@ -1,5 +1,4 @@
-"""Intervals for rates, means and differences. All draws come from a generator of their own, so equal data give equal
-numbers."""
+"""Intervals for rates, means and differences; all draws have a generator of their own, so equal data, equal numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -12,9 +12,9 @@ from multiravens.agents.agent import View
 from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
 from multiravens.agents.correlation import correlate, rotated_crops
 from multiravens.agents.isometric import Isometric, ResidualBlock
-from multiravens.agents.loss import Labels, best_place, equivalent_turns, score
+from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.pointer import visual_pointer
-from multiravens.agents.policy import refine
+from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
 from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Transporter
 
@@ -91,12 +91,15 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
 
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
-    before = Transporter(Fixed(query(0.0), key), 16, rotations, 1)(images, picks)[1].logits()
+    places = torch.tensor([[18, 23]])
+    _, before, turns_before = Transporter(Fixed(query(0.0), key), 16, rotations, 1, 16)(images, picks, places)
     for steps in (1, 9, 20):
         turned = Fixed(query(2 * math.pi * steps / rotations), key)
-        after = Transporter(turned, 16, rotations, 1)(images, picks)[1].logits()
+        _, after, turns_after = Transporter(turned, 16, rotations, 1, 16)(images, picks, places)
         # What is already turned by m steps needs m fewer.
-        difference = (after - before.roll(-steps, dims=1)).abs().max() / before.abs().max()
+        difference = (after.logits() - before.logits().roll(-steps, dims=1)).abs().max() / before.logits().abs().max()
+        assert difference < 0.05, (steps, difference)
+        difference = (turns_after - turns_before.roll(-steps, dims=1)).abs().max() / turns_before.abs().max()
         assert difference < 0.05, (steps, difference)
 
 
@@ -128,33 +131,32 @@ def random_places(cell: int = 2) -> Places:
 def test_places_in_two_parts_are_their_sum(cell: int) -> None:
     places = random_places(cell)
     logits = places.logits()
-    torch.testing.assert_close(places.total(), logits.flatten(1).logsumexp(1))
-    torch.testing.assert_close(places.at(torch.tensor([[5]] * 3), torch.tensor([[2]] * 3))[:, 0], logits[:, :, 5, 2])
-    for sample, (row, column, turn) in enumerate(zip(*best_place(places), strict=True)):
-        assert logits[sample, turn, row, column] == logits[sample].max()
+    torch.testing.assert_close(places.anywhere(), logits.logsumexp(1))
+    turns = places.turns(torch.tensor([[5.2, 1.8]] * 3))
+    torch.testing.assert_close(turns.log_softmax(1), logits[:, :, 5, 2].log_softmax(1))
 
 
-def test_the_place_loss_sums_the_probability_of_equivalent_turns() -> None:
+def test_the_loss_shares_labels_and_sums_equivalent_turns() -> None:
     places = Places(*(part[:1] for part in random_places()))
     turns = torch.tensor([[[True, False, True, False], [False, True, False, True]]])
     labels = Labels(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.25]]), turns, torch.tensor([[0.7, 0.3]]))
-    outcome = score(torch.zeros(1, 6, 8), places, labels, 1.0)
-    odds = places.logits().flatten().softmax(0).reshape(4, 6, 8)
-    expected = 0.0
-    for column, near in ((3, 0.75), (4, 0.25)):
-        for sides, share in (((0, 2), 0.7), ((1, 3), 0.3)):
-            expected -= near * share * math.log(sum(float(odds[side, 2, column]) for side in sides))
+    turn_logits = torch.tensor([[0.3, -1.0, 2.0, 0.1]])
+    outcome = score(torch.zeros(1, 6, 8), places, turn_logits, labels, 1.0)
+    where, turn = places.logits().flatten().softmax(0).reshape(4, 6, 8).sum(0), turn_logits[0].softmax(0)
+    expected = -0.75 * math.log(where[2, 3]) - 0.25 * math.log(where[2, 4])
+    expected -= 0.7 * math.log(turn[0] + turn[2]) + 0.3 * math.log(turn[1] + turn[3])
     assert outcome.place.item() == pytest.approx(expected, abs=1e-4)
     assert outcome.pick.item() == pytest.approx(math.log(48), abs=1e-5)
+    assert outcome.turned.item() == 1.0
 
 
 def test_the_best_choice_is_refined_between_pixels_and_turns() -> None:
     rows, columns = np.meshgrid(np.arange(20), np.arange(16), indexing="ij")
-    spot = np.exp(-((rows - 7.3) ** 2 + (columns - 9.6) ** 2) / 1.0)
-    turns = np.exp(-((np.arange(-3, 9)[:, None, None] + 0.4) ** 2))  # best at bin 2.6 of 12
-    odds = (turns * spot).astype(np.float32)
-    assert refine(odds / odds.sum()) == pytest.approx((2.6, 7.3, 9.6), abs=0.15)
-    assert refine(np.roll(odds, -3, axis=0))[0] % 12 == pytest.approx(11.6, abs=0.15)
+    spot = np.exp(-((rows - 7.3) ** 2 + (columns - 9.6) ** 2)).astype(np.float32)
+    assert refine(spot) == pytest.approx((7.3, 9.6), abs=0.15)
+    turns = np.exp(-((np.arange(12) - 2.6) ** 2)).astype(np.float32)
+    assert refine_turn(turns) == pytest.approx(2.6, abs=0.15)
+    assert refine_turn(np.roll(turns, -3)) % 12 == pytest.approx(11.6, abs=0.15)
 
 
 def test_a_residual_block_is_the_identity_at_first() -> None:
@@ -186,10 +188,14 @@ def test_every_parameter_gets_a_gradient(streams: object) -> None:
     if isinstance(network.streams, StackedStreams):
         channels = network.streams.network.stem.in_channels // 16  # type: ignore[union-attr, operator, assignment]
     images = torch.randn(2, channels, 32, 16)
-    pick, places = network(images, torch.tensor([[9.5, 7.0], [20.0, 8.2]]))
+    pick, places, turns = network(
+        images, torch.tensor([[9.5, 7.0], [20.0, 8.2]]), torch.tensor([[3.0, 4.0], [9.0, 9.1]])
+    )
     place = places.logits()
-    assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16)
-    (pick.logsumexp((1, 2)) + place.logsumexp((1, 2, 3)) - pick[:, 3, 3] - place[:, 1, 4, 4]).sum().backward()
+    assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16) and turns.shape == (2, 4)
+    (
+        pick.logsumexp((1, 2)) + place.logsumexp((1, 2, 3)) - pick[:, 3, 3] - place[:, 1, 4, 4] - turns[:, 0]
+    ).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 

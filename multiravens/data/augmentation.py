@@ -33,8 +33,8 @@ class SE2:
         shift: standard deviation of the shift along each side, in widths of the picture.
 
     Reference: Zeng et al. 2010.14406 (60 degrees, a sixth of the width).
-    Departs: bilinear, since nearest neighbours would blur a part's yaw by more than a turn that is told apart; of 24 draws the first that stays inside is taken, and none at all where none does, so that a batch is made
-    at once.
+    Departs: bilinear, since nearest neighbours would blur a part's yaw by more than a turn that is told apart; of 24
+    draws the first that stays inside is taken, and none at all where none does, so that a batch is made at once.
     """
 
     def __init__(self, turn_degrees: float = 60.0, shift: float = 1 / 6) -> None:

@@ -177,7 +177,8 @@ def load(
         if stored is None or len(seeds) < demos:
             ours = stored is None or "camera" in stored.environment
             remedy = (
-                f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}`"
+                f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={demos} "
+                f"data={data}`"
                 if ours
                 else f"write more with EpisodeWriter, or give demos={len(seeds)}"
             )

@@ -1,0 +1,241 @@
+"""Compares runs: a page that needs nothing beside it, plots, and a table in Markdown."""
+
+import base64
+import html
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from multiravens import cli
+from multiravens.construction import instantiate
+from multiravens.data.files import read_json, storage_error, write_whole
+from multiravens.errors import UserError
+
+_EVALUATION = ("multiravens-evaluation", 1)
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
+padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
+text-align:left}
+th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;display:block;margin:.6em 0}
+h2{margin-top:2em}p.note{color:#686e78}"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as far as it has come.
+
+    Attributes:
+        label: the folder's name, with its parents where two are called alike.
+        folder: of the run.
+        config: it was made with.
+        metrics: lines of `metrics.jsonl`.
+        evaluations: of each problem that was measured.
+    """
+
+    label: str
+    folder: Path
+    config: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evaluations: dict[str, dict[str, Any]]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: Overrides and flags; the process's own if None.
+
+    Returns:
+        The exit status.
+    """
+    return cli.run(report, "report", argv)
+
+
+def report(config: DictConfig) -> None:
+    """Writes the page, the plots and the table, and says where.
+
+    Args:
+        config: A composed `report` configuration.
+
+    Raises:
+        UserError: If there is no run, one is damaged, or the disk refuses.
+    """
+    folders = [Path(str(folder)).expanduser() for folder in config.runs]
+    if not folders:
+        raise UserError("runs=[] names no run: give folders as in runs=[runs/A,runs/B]")
+    if config.gallery < 0:
+        raise UserError(f"gallery={config.gallery}: give 0 or more")
+    runs = [read_run(folder, _label(folder, folders)) for folder in folders]
+    out = Path(config.out).expanduser()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(out, error) from error
+    rows = list(table_rows(runs))
+    pictures = plots(runs, rows)
+    if config.gallery:
+        pictures += [picture for run in runs for picture in gallery(run, config)]
+    for name, _, content in pictures:
+        write_whole(out / f"{name}.png", content)
+    write_whole(out / "report.md", markdown(rows).encode())
+    write_whole(out / "report.html", page(runs, rows, pictures).encode())
+    print(f"{out / 'report.html'}: {len(runs)} runs, {len(rows)} rows, {len(pictures)} pictures")
+
+
+def read_run(folder: Path, label: str) -> Run:
+    """Read what a run's folder holds.
+
+    Raises:
+        UserError: it is not a run's, or damaged.
+    """
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        path = folder / "metrics.jsonl"
+        metrics = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{folder} is not a run folder (config.yaml: {error.strerror})") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{folder} is damaged: {' '.join(str(error).split())[:200]}") from error
+    evaluations = {path.stem: read_json(path, *_EVALUATION) for path in sorted((folder / "evaluation").glob("*.json"))}
+    return Run(label, folder, config, metrics, evaluations)
+
+
+def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """A row for each run and problem, and for the oracle and random actions beside the first run of each problem."""
+    told = set()
+    for run in runs:
+        for problem, content in run.evaluations.items():
+            yield {
+                "problem": problem,
+                "label": run.label,
+                "agent": content["agent"],
+                "demos": run.config["demos"],
+                "steps": run.config["steps"],
+                "sampling": _sampling(run.config),
+                "summary": content["summary"],
+                "skipped": len(content["skipped"]),
+            }
+            if problem not in told:
+                told.add(problem)
+                for name, other in content["beside"].items():
+                    blank = {"demos": "", "steps": "", "sampling": "", "skipped": len(other["skipped"])}
+                    yield {"problem": problem, "label": name, "agent": name, "summary": other["summary"], **blank}
+
+
+def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bytes]]:
+    """Name, caption and PNG of each plot."""
+    from multiravens import plots as draw  # matplotlib takes a second to import
+
+    made = []
+    if rows:
+        made.append(("returns", "Mean return with 95 % bootstrap intervals.", draw.returns_by_problem(rows)))
+        trained = [row for row in rows if row["demos"] != ""]
+        made.append(("demonstrations", "Full success with Wilson intervals.", draw.success_by_demonstrations(trained)))
+    metrics = {run.label: run.metrics for run in runs if run.metrics}
+    if metrics:
+        made.append(("learning", "Losses and accuracies of the batches.", draw.learning_curves(metrics)))
+    for run in runs:
+        if run.metrics and len(run.metrics[-1]["drawn"]["tasks"]) > 1:
+            picture = draw.drawn_shares(run.metrics)
+            made.append((f"drawn_{_file(run.label)}", f"{run.label}: what was drawn.", picture))
+    return made
+
+
+def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
+    """Heatmaps of pick and place with the action chosen: of the first episodes, and of failed ones to their ends."""
+    from multiravens.envs import from_config
+    from multiravens.evaluate import environment_of
+    from multiravens.pictures import contact_sheet, png
+    from multiravens.rollout import panels, rollout
+
+    if not run.evaluations:
+        return
+    agent, view = instantiate(config.loader)(run=run.folder), instantiate(config.view)
+    for problem, content in run.evaluations.items():
+        environment = environment_of(problem, [], run.config)
+        with closing(from_config(OmegaConf.create({**environment, "resolution": "full", "gui": False}))) as env:
+            seeds = [row["seed"] for row in content["episodes"]]
+            failed = [row["seed"] for row in content["episodes"] if not row["success"]]
+            for kind, chosen in (("episode", seeds[: config.gallery]), ("failure", failed[: config.gallery])):
+                for seed in chosen:
+                    images, titles = panels(rollout(env, agent, view, seed))
+                    sheet = png(contact_sheet(images, titles, min(4, len(images))))
+                    yield f"{_file(run.label)}_{problem}_{kind}_{seed}", f"{run.label}, {problem}: {kind} {seed}", sheet
+
+
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table in Markdown."""
+    lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    return "\n".join([*lines, ""])
+
+
+def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, str, bytes]]) -> str:
+    """The page, its pictures inside it."""
+    heads = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in _cells(row)) + "</tr>" for row in rows
+    )
+    images = "".join(
+        f'<h3>{html.escape(caption)}</h3><img alt="{html.escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+        for name, caption, content in pictures
+    )
+    settings = "".join(
+        f"<details><summary>{html.escape(run.label)}</summary><pre>{html.escape(yaml.safe_dump(_brief(run.config)))}"
+        "</pre></details>"
+        for run in runs
+    )
+    note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
+    missing = "" if rows else "<p>No run here was measured yet: run multiravens.evaluate.</p>"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>MultiRavens report</title><style>{_STYLE}</style>'
+        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{note}</p>'
+        f"<h2>Pictures</h2>{images}<h2>Settings</h2>{settings}</html>"
+    )
+
+
+_HEADINGS = ("problem", "run", "agent", "demos", "steps", "sampling", "mean return", "full success", "episodes")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    figures = row["summary"]
+    texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
+    return [
+        *texts,
+        f"{figures['mean_return']:.3f} {_spell(figures['mean_return_interval'])}",
+        f"{figures['success_rate']:.3f} {_spell(figures['success_interval'])}",
+        f"{figures['episodes']}",
+    ]
+
+
+def _spell(interval: Sequence[float]) -> str:
+    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _sampling(config: Mapping[str, Any]) -> str:
+    names = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
+    return " ".join(name.removesuffix("Tasks").removesuffix("Steps").lower() for name in names)
+
+
+def _brief(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name != "environment"}
+
+
+def _label(folder: Path, folders: Sequence[Path]) -> str:
+    alike = sum(other.name == folder.name for other in folders) > 1
+    return str(folder) if alike else folder.name
+
+
+def _file(label: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in label).strip("._") or "run"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
