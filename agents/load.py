@@ -118,7 +118,7 @@ class Deployed:
             seed=0,
         )
         self._steps += 1
-        return self.agent.act([view])[0]
+        return self.agent.act([view], batch=1)[0]
 
     def _picture(
         self, name: str, color: NDArray[np.uint8], height: NDArray[np.float32]

@@ -69,32 +69,37 @@ class TransporterAgent(Agent):
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
         self.pointer = pointer if conditioning.uses_pointer else "none"
 
-    def act(self, views: Sequence[View]) -> list[Action]:
+    def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
         """One action a view.
+
+        Args:
+            views: what is seen.
+            batch: views that go through the network together.
 
         Raises:
             ValueError: a view lacks the pointer that the agent follows.
         """
         factor = FACTORS[self.resolution]
         actions = []
-        for scores in self.score(views):
+        for scores in self.score(views, batch):
             pick, place = (np.append(pixel_to_xy(at, factor), 0.0) for at in (scores.pick_pixel, scores.place_pixel))
             actions.append(to_action(pick, place, scores.turn))
         return actions
 
-    def score(self, views: Sequence[View]) -> list[Scores]:
+    def score(self, views: Sequence[View], batch: int = BATCH) -> list[Scores]:
         """What the network makes of each view."""
-        return [scores for start in range(0, len(views), BATCH) for scores in self._score(views[start : start + BATCH])]
+        starts = range(0, len(views), batch)
+        return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
 
     @torch.inference_mode()
-    def _score(self, views: Sequence[View]) -> Iterator[Scores]:
+    def _score(self, views: Sequence[View], batch: int) -> Iterator[Scores]:
         goals = self.conditioning.choose(
             [self._pointer(view) for view in views],
             [view.step for view in views],
             [len(view.goal_color) for view in views],
         )
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
-        filled = torch.cat([images, images[:1].expand(BATCH - len(views), -1, -1, -1)])
+        filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
         maps = self.network.streams(filled)
         pick_odds, picks = _choose(maps.pick)

@@ -46,7 +46,7 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {name: config[name] for name in config if name != "trainer"}
     described |= {"problems": problems, "environment": environments}
-    fabric = _fabric(config)
+    fabric = fabric_of(config)
     fabric.launch()
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
@@ -97,6 +97,8 @@ def _check(config: Mapping[str, Any]) -> None:
     for name in ("learning_rate", "clip"):
         if not config[name] > 0:
             raise UserError(f"{name}={config[name]}: give more than 0")
+    if "conditioning" not in config["agent"]:
+        raise UserError("this agent has nothing to train: choose from sctn, gctn, gctn_step, transporter")
     if config["pointer"] not in ("reward", "visual"):
         raise UserError(f"pointer={config['pointer']}: give reward or visual")
 
@@ -108,7 +110,12 @@ def _network(config: Mapping[str, Any]) -> Any:
     return build(config)
 
 
-def _fabric(config: Mapping[str, Any]) -> Fabric:
+def fabric_of(config: Mapping[str, Any]) -> Fabric:
+    """Devices, precision and processes as configured.
+
+    Raises:
+        UserError: a device that is not there.
+    """
     name = str(config["device"])
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,7 +16,7 @@ from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import Labels, Outcome, equivalent_turns, score
 from multiravens.agents.transporter import Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
-from multiravens.data.demonstrations import FACTORS, Demonstrations
+from multiravens.data.demonstrations import FACTORS, Batch, Demonstrations
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
 from multiravens.geometry import PIXEL
@@ -107,7 +107,7 @@ class Trainer:
         drawn = self.sampler.draw(self.step)
         size = len(drawn.samples) // self.fabric.world_size
         own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
-        warp = self._warp(drawn.samples)
+        warp = self.warp(drawn.samples)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self._schedule()
         outcome = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
@@ -129,20 +129,23 @@ class Trainer:
             samples: (N,) rows of the table of steps.
             warp: how they are moved; None leaves them as they are.
         """
-        table = self.data.steps
-        goals = self.conditioning.choose(
-            table.pointer[samples], table.step[samples], self.data.counts[table.episode[samples]]
-        )
-        batch = self.data.batch(samples, goals)
-        if warp is not None:
-            batch = moved(batch, warp)
+        batch = self.batch(samples, warp)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
         pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place)
         near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
         return score(pick_logits, places, turn_logits, labels, near)
 
-    def _warp(self, samples: np.ndarray) -> Warp | None:
+    def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
+        """Samples with the goals that the network is shown, moved."""
+        table = self.data.steps
+        goals = self.conditioning.choose(
+            table.pointer[samples], table.step[samples], self.data.counts[table.episode[samples]]
+        )
+        batch = self.data.batch(samples, goals)
+        return batch if warp is None else moved(batch, warp)
+
+    def warp(self, samples: np.ndarray) -> Warp | None:
         """How a whole batch is moved: every process draws it all and takes its share."""
         if self.augmentation is None:
             return None

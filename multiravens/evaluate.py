@@ -15,7 +15,7 @@ from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import read_json, storage_error, write_json
 from multiravens.data.progress import show_progress
-from multiravens.errors import UserError, unknown
+from multiravens.errors import UserError
 from multiravens.registration import parse_problems
 
 FORMAT, VERSION = "multiravens-evaluation", 1
@@ -48,14 +48,12 @@ def evaluate(config: DictConfig) -> None:
             raise UserError(f"{name}={config[name]}: give 1 or more")
     if config.first_seed < 0:
         raise UserError(f"first_seed={config.first_seed}: give 0 or more")
-    if (config.run is None) == (config.agent is None):
+    if (config.run is None) == (config.get("agent") is None) or (config.run is None and "_target_" not in config.agent):
         raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
-    if config.agent is not None and config.agent not in config.agents:
-        raise unknown("agent", str(config.agent), [*config.agents, "run=FOLDER"])
     actor, trained = _actor(config)
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     environments = {problem: environment_of(problem, list(config.overrides), trained) for problem in problems}
-    out = Path(config.out or (Path(config.run) / "evaluation" if config.run else config.agent)).expanduser()
+    out = Path(config.out or (Path(config.run) / "evaluation" if config.run else actor.name)).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -76,8 +74,8 @@ def evaluate(config: DictConfig) -> None:
 
 def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     """The agent, and the configuration it was trained with."""
-    if config.agent is not None:
-        return instantiate(config.agents[config.agent]), {}
+    if config.run is None:
+        return instantiate(config.agent), {}
     run = Path(config.run).expanduser()
     actor = instantiate(config.loader)(run=run, pointer=config.pointer)
     return actor, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -128,7 +126,7 @@ def _measured(problem: str, actor: Any, environment: Mapping[str, Any], config: 
 
     actors = {actor.name: actor}
     if config.beside:
-        actors |= {name: instantiate(node) for name, node in config.agents.items() if name != actor.name}
+        actors |= {name: instantiate(node) for name, node in config.beside_agents.items() if name != actor.name}
     rows = {}
     for name, each in actors.items():
         each.resolution = actor.resolution

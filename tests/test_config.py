@@ -44,6 +44,7 @@ EVERY_CHOICE = [
     ("motion", "arm"),
     ("motion", "gripper"),
 ]
+MEASURED_AGENTS = ["oracle", "random"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
     *(("backbone", name) for name in ("base", "resnet43", "small")),
@@ -87,8 +88,8 @@ def test_the_lists_above_name_every_yaml_file() -> None:
         {"module"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1  # configs/problem/composed.yaml
-    choices = EVERY_CHOICE + TRAINING_CHOICES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + len(choices) + base == 46
+    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS)
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 48
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -102,6 +103,11 @@ def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> No
     config = plain(compose("environment", [f"{group}={name}"]))
     # The problem itself, its modules, the camera and the motion.
     assert check(config) == 3 + len(config["problem"]["modules"])
+
+
+@pytest.mark.parametrize("name", MEASURED_AGENTS)
+def test_agents_that_are_only_measured_bind(name: str) -> None:
+    assert check(plain(compose("evaluate", [f"agent={name}"]))["agent"]) == 1
 
 
 @pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)

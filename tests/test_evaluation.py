@@ -1,0 +1,130 @@
+"""Evaluation: equal numbers for any number of workers, seeds that the expert solves, pointers that stay unseen."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_action
+from multiravens.configuration import compose
+from multiravens.evaluate import environment_of, main
+from multiravens.evaluation import compare, described, measure
+from multiravens.lanes import Lane
+
+ENVIRONMENT = {
+    name: value
+    for name, value in OmegaConf.to_container(compose("environment", ["problem=stacking"]), resolve=True).items()  # type: ignore[union-attr]
+    if name in ("problem", "camera", "motion")
+}
+
+
+class Replaying(Agent):
+    """Puts what the next goal image lacks here where it shows something new: enough for some of the boxes."""
+
+    name = "replaying"
+    resolution = "half"
+
+    def __init__(self, pointer: str) -> None:
+        self.pointer = pointer
+        self.shown: list[int | None] = []
+
+    def act(self, views: Sequence[View]) -> list[Action]:
+        self.shown += [view.pointer for view in views]
+        return [self._act(view) for view in views]
+
+    def _act(self, view: View) -> Action:
+        index = min(view.pointer if view.pointer is not None else view.step, len(view.goal_height) - 1)
+        change = view.goal_height[index] - view.height
+        points = []
+        for spots in (change < -0.01, change > 0.01):
+            rows, columns = np.nonzero(spots)
+            row, column = (rows.mean(), columns.mean()) if len(rows) else (0, 0)
+            points.append(np.array([0.25 + 0.00625 * (column + 0.25), -0.5 + 0.00625 * (row + 0.25), 0.0]))
+        return to_action(points[0], points[1], 0.0)
+
+
+def test_the_oracle_is_the_ceiling_and_random_actions_the_floor() -> None:
+    for actor, expected in ((Oracle(), 1.0), (Random(), 0.0)):
+        records = measure(actor, View, ENVIRONMENT, 3, 100_000).records
+        assert [record.seed for record in records] == [100_000, 100_001, 100_002]
+        assert [record.returned for record in records] == [expected] * 3
+
+
+def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
+    results = [measure(Replaying("reward"), View, ENVIRONMENT, 4, 100_000, workers) for workers in (1, 2)]
+    assert results[0] == results[1]
+    assert any(record.returned > 0 for record in results[0].records)
+
+
+def test_only_an_agent_that_follows_the_reward_is_shown_the_pointer() -> None:
+    for pointer in ("visual", "none"):
+        agent = Replaying(pointer)
+        measure(agent, View, ENVIRONMENT, 1, 100_000)
+        assert set(agent.shown) == {None}
+    agent = Replaying("reward")
+    measure(agent, View, ENVIRONMENT, 1, 100_000)
+    assert None not in agent.shown
+
+
+def test_seeds_that_the_expert_does_not_solve_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Lane.open
+    monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell" if seed == 100_001 else opened(lane, seed))
+    measured = measure(Random(), View, ENVIRONMENT, 3, 100_000)
+    assert [record.seed for record in measured.records] == [100_000, 100_002, 100_003]
+    assert measured.skipped == {100_001: "it fell"}
+
+
+def test_comparing_takes_the_seeds_that_both_have() -> None:
+    def rows(values: dict[int, float]) -> dict[str, Any]:
+        return {"episodes": [{"seed": seed, "returned": value} for seed, value in values.items()]}
+
+    comparison = compare(rows({1: 1.0, 2: 0.5, 3: 0.0}), rows({2: 0.25, 1: 0.75, 9: 1.0}))
+    assert (comparison.mean, comparison.pairs) == (0.25, 2)
+
+
+def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["agent=random", "problems=[stacking]", "episodes=2", f"out={tmp_path}"]
+    assert main(words) == 0
+    content = (tmp_path / "stacking.json").read_bytes()
+    assert main(words) == 0
+    assert (tmp_path / "stacking.json").read_bytes() == content
+    parsed = json.loads(content)
+    assert parsed["beside"]["oracle"]["summary"]["success_rate"] == 1.0
+    assert parsed["summary"]["episodes"] == len(parsed["episodes"]) == 2
+    assert "oracle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give one of run=FOLDER"),
+        (["agent=orakle"], "unknown agent 'orakle': choose from oracle"),
+        (["run=nowhere"], "nowhere is not a run folder"),
+        (["agent=random", "episodes=0"], "episodes=0: give 1 or more"),
+        (["agent=random", "problems=[stakcing]"], "stacking"),
+        (["agent=random", "first_seed=-1"], "first_seed=-1"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> None:
+    from multiravens.errors import UserError
+
+    foreign = {"environment": {"mine": {"problem": {"_target_": "os.system"}, "camera": {}, "motion": {}}}}
+    with pytest.raises(UserError, match="os.system"):
+        environment_of("mine", [], foreign)
+    with pytest.raises(UserError, match="come from elsewhere"):
+        environment_of("mine", [], {"environment": {"mine": {"source": "external"}}})
+
+
+def test_described_has_a_summary() -> None:
+    figures = described(measure(Oracle(), View, ENVIRONMENT, 2, 100_000))["summary"]
+    assert figures["ended"] == {"success": 2} and figures["credit_by_module"] == {"stacking": 1.0}
