@@ -1,4 +1,4 @@
-# make demo   demonstrations of a composed problem, a video and a contact sheet, from a clean clone
+# make demo   demonstrations of a composed problem and a video; an agent, trained, measured and filmed; from a clean clone
 # make test   everything that a change must pass
 # make clean  removes what the two have made
 
@@ -19,10 +19,16 @@ demo: $(VENV)/installed
 	$(BIN)/python -m multiravens.demos problem=chaining-placing split=train episodes=4 workers=2 data=$(DEMO)/data
 	$(BIN)/python -m multiravens.render problem=chaining-placing seed=7 out=$(DEMO)/chaining-placing.mp4
 	$(BIN)/python -m multiravens data inspect $(DEMO)/data/chaining-placing/train --out $(DEMO)/contact_sheet.png
+	$(BIN)/python -m multiravens.demos problem=placing split=train episodes=100 workers=2 data=$(DEMO)/data
+	$(BIN)/python -m multiravens.train agent=sctn problems=[placing] demos=100 steps=1000 run=$(DEMO)/agent data=$(DEMO)/data
+	$(BIN)/python -m multiravens.evaluate run=$(DEMO)/agent episodes=20 workers=2
+	$(BIN)/python -m multiravens.render run=$(DEMO)/agent problem=placing seed=100000 out=$(DEMO)/agent.mp4
 	@echo
 	@echo "demonstrations  $(DEMO)/data/chaining-placing/train"
 	@echo "video           $(DEMO)/chaining-placing.mp4"
 	@echo "contact sheet   $(DEMO)/contact_sheet.png"
+	@echo "agent           $(DEMO)/agent, measured in $(DEMO)/agent/evaluation/placing.json"
+	@echo "agent's video   $(DEMO)/agent.mp4"
 
 test: $(VENV)/developing
 	$(BIN)/ruff check .

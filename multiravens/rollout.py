@@ -24,9 +24,9 @@ class Scoring(Protocol):
     resolution: str
     pointer: str
 
-    def score(self, views: Any, batch: int) -> Any: ...
+    def score(self, views: Any) -> Any: ...
 
-    def act(self, views: Any, batch: int) -> Any: ...
+    def act(self, views: Any) -> Any: ...
 
 
 class Rollout(NamedTuple):
@@ -76,9 +76,9 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
             pointer=int(observation["pointer"]) if agent.pointer == "reward" else None,
             seed=seed,
         )
-        scores = agent.score([shown], batch=1)[0]
+        scores = agent.score([shown])[0]
         seen.append(heated(observation["color"], scores.pick, scores.place))
-        actions.append(agent.act([shown], batch=1)[0])
+        actions.append(agent.act([shown])[0])
         observation, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(observation)
         infos.append(info)

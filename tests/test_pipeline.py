@@ -1,0 +1,62 @@
+"""From demonstrations to a report, with a network too small to be any good."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from multiravens import demos, evaluate, render, report, train
+
+TINY = ["backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
+TINY += ["demos=2", "steps=4", "batch=2", "log_every=2", "checkpoint_every=4", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    data, out = folder / "data", folder / "run"
+    for problem in ("placing", "stacking"):
+        assert demos.main([f"problem={problem}", "episodes=2", f"data={data}"]) == 0
+    words = ["problems=[placing,stacking]", "task_sampling=horizon", f"data={data}", f"run={out}"]
+    assert train.main([*TINY, *words]) == 0
+    assert evaluate.main([f"run={out}", "episodes=2", "workers=2"]) == 0
+    return out
+
+
+def test_evaluation_measures_the_problems_of_the_run(run: Path) -> None:
+    for problem in ("placing", "stacking"):
+        content = json.loads((run / "evaluation" / f"{problem}.json").read_text())
+        assert content["agent"] == "sctn" and content["summary"]["episodes"] == 2
+        assert set(content["beside"]) == {"oracle", "random"}
+
+
+def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Path) -> None:
+    assert report.main([f"runs=[{run}]", "gallery=1", f"out={tmp_path}"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    pictures = {path.stem for path in tmp_path.glob("*.png")}
+    assert {"returns", "demonstrations", "learning", "drawn_run"} <= pictures
+    assert any("episode" in name for name in pictures) and any("failure" in name for name in pictures)
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert "http" not in page.replace("http-equiv", "")
+    assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_against_itself_is_level(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([f"run={run}", "problems=[stacking]", "episodes=2", "beside=false", f"against={run}"]) == 0
+    assert "ahead of sctn" in capsys.readouterr().out
+
+
+def test_an_agent_is_filmed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert render.main([f"run={run}", "problem=stacking", "seed=100000", f"out={tmp_path / 'agent.png'}"]) == 0
+    assert (tmp_path / "agent.png").stat().st_size > 10_000
+    assert "not solved" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [([], "runs=[] names no run"), (["runs=[nowhere]"], "nowhere is not a run folder"), (["gallery=-1"], "gallery=-1")],
+)
+def test_a_report_of_nothing_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([*words, *(["runs=[x]"] if words == ["gallery=-1"] else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
