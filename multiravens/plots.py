@@ -60,9 +60,11 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """
     problems, labels = _unique(row["problem"] for row in rows), _unique(row["label"] for row in rows)
     figure, axis = pyplot.subplots(figsize=(max(4.0, 1.1 * len(problems) * max(len(labels), 2) * 0.6), 3.6))
-    width = 0.8 / len(labels)
+    beside = {problem: [row["label"] for row in rows if row["problem"] == problem] for problem in problems}
+    width = 0.8 / max(map(len, beside.values()))
     for row in rows:
-        at = problems.index(row["problem"]) + (labels.index(row["label"]) - (len(labels) - 1) / 2) * width
+        own = beside[row["problem"]]
+        at = problems.index(row["problem"]) + (own.index(row["label"]) - (len(own) - 1) / 2) * width
         mean, (low, high) = row["summary"]["mean_return"], row["summary"]["mean_return_interval"]
         color = COLORS[labels.index(row["label"]) % len(COLORS)]
         first = row is next(other for other in rows if other["label"] == row["label"])

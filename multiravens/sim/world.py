@@ -76,6 +76,10 @@ class World:
         if gui and not os.environ.get("DISPLAY"):
             raise UserError("gui=true needs a display and DISPLAY is not set; use gui=false and `render` for a video")
         self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        if gui:
+            # The workspace from the front, without the panels that would cover it.
+            pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, physicsClientId=self.client)
+            pybullet.resetDebugVisualizerCamera(0.9, 90, -50, [0.5, 0, 0], physicsClientId=self.client)
         self.bodies: dict[int, Body] = {}
         self.chains: list[Chain] = []
         self._asleep: set[Chain] = set()
