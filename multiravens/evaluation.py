@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from multiravens.errors import UserError
 from multiravens.lanes import Lanes, Seen, Start
 from multiravens.statistics import Comparison, bootstrap_mean, paired_bootstrap, wilson
 
@@ -65,7 +66,7 @@ def measure(
     view: Callable[..., Any],
     environment: Mapping[str, Any],
     episodes: int,
-    first_seed: int,
+    seeds: range,
     workers: int = 1,
     update: Update | None = None,
 ) -> Measured:
@@ -76,18 +77,26 @@ def measure(
         view: makes what it is shown, with the fields of `multiravens.agents.agent.View`.
         environment: resolved configuration: `problem`, `camera` and `motion`.
         episodes: how many.
-        first_seed: where the search begins.
+        seeds: in the order in which they are tried.
         workers: processes with environments.
         update: told of progress.
+
+    Raises:
+        UserError: the seeds run out first.
     """
     records: list[Record] = []
     skipped: dict[int, str] = {}
-    seed = first_seed
+    tried = 0
     count = min(BATCH, episodes)
     with Lanes({**environment, "resolution": actor.resolution}, count, workers) as lanes:
         while len(records) < episodes:
-            group = dict(enumerate(range(seed, seed + min(count, episodes - len(records)))))
-            seed += len(group)
+            group = dict(enumerate(seeds[tried : tried + min(count, episodes - len(records))]))
+            if not group:
+                raise UserError(
+                    f"the oracle solves only {len(records)} of the {len(seeds)} seeds from {seeds.start} on: ask for "
+                    "fewer episodes"
+                )
+            tried += len(group)
             opened = lanes.ask("open", group)
             skipped |= {group[lane]: start for lane, start in opened.items() if isinstance(start, str)}
             starts = {lane: start for lane, start in opened.items() if not isinstance(start, str)}

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_action
 from multiravens.configuration import compose
+from multiravens.errors import UserError
 from multiravens.evaluate import environment_of, main
 from multiravens.evaluation import compare, described, measure
 from multiravens.lanes import Lane
@@ -20,6 +21,9 @@ ENVIRONMENT = {
     for name, value in OmegaConf.to_container(compose("environment", ["problem=stacking"]), resolve=True).items()  # type: ignore[union-attr]
     if name in ("problem", "camera", "motion")
 }
+
+
+SEEDS = range(100_000, 200_000)
 
 
 class Replaying(Agent):
@@ -49,13 +53,13 @@ class Replaying(Agent):
 
 def test_the_oracle_is_the_ceiling_and_random_actions_the_floor() -> None:
     for actor, expected in ((Oracle(), 1.0), (Random(), 0.0)):
-        records = measure(actor, View, ENVIRONMENT, 3, 100_000).records
+        records = measure(actor, View, ENVIRONMENT, 3, SEEDS).records
         assert [record.seed for record in records] == [100_000, 100_001, 100_002]
         assert [record.returned for record in records] == [expected] * 3
 
 
 def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
-    results = [measure(Replaying("reward"), View, ENVIRONMENT, 4, 100_000, workers) for workers in (1, 2)]
+    results = [measure(Replaying("reward"), View, ENVIRONMENT, 4, SEEDS, workers) for workers in (1, 2)]
     assert results[0] == results[1]
     assert any(record.returned > 0 for record in results[0].records)
 
@@ -63,19 +67,37 @@ def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
 def test_only_an_agent_that_follows_the_reward_is_shown_the_pointer() -> None:
     for pointer in ("visual", "none"):
         agent = Replaying(pointer)
-        measure(agent, View, ENVIRONMENT, 1, 100_000)
+        measure(agent, View, ENVIRONMENT, 1, SEEDS)
         assert set(agent.shown) == {None}
     agent = Replaying("reward")
-    measure(agent, View, ENVIRONMENT, 1, 100_000)
+    measure(agent, View, ENVIRONMENT, 1, SEEDS)
     assert None not in agent.shown
 
 
 def test_seeds_that_the_expert_does_not_solve_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Lane.open
     monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell" if seed == 100_001 else opened(lane, seed))
-    measured = measure(Random(), View, ENVIRONMENT, 3, 100_000)
+    measured = measure(Random(), View, ENVIRONMENT, 3, SEEDS)
     assert [record.seed for record in measured.records] == [100_000, 100_002, 100_003]
     assert measured.skipped == {100_001: "it fell"}
+
+
+def test_seeds_that_run_out_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell")
+    with pytest.raises(UserError, match="the oracle solves only 0 of the 5 seeds from 100000 on"):
+        measure(Random(), View, ENVIRONMENT, 3, range(100_000, 100_005))
+
+
+def test_overrides_come_on_top_of_the_environment_of_the_demonstrations() -> None:
+    made = OmegaConf.to_container(
+        compose("environment", ["problem=placing", "problem.modules.placing.same_color=true"]), resolve=True
+    )
+    assert isinstance(made, dict)
+    trained = {"environment": {"placing": {name: made[name] for name in ("problem", "camera", "motion")}}}
+    found = environment_of("placing", ["camera=realsense", "problem.modules.placing.parts=5"], trained)
+    placing = found["problem"]["modules"]["placing"]
+    assert placing["same_color"] is True and placing["parts"] == 5
+    assert found["camera"]["_target_"].endswith("RealSense") and "depth_noise" in found["camera"]
 
 
 def test_comparing_takes_the_seeds_that_both_have() -> None:
@@ -104,9 +126,11 @@ def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.
         ([], "give one of run=FOLDER"),
         (["agent=orakle"], "unknown agent 'orakle': choose from oracle"),
         (["run=nowhere"], "nowhere is not a run folder"),
+        (["agent=sctn"], "sctn has to be trained first"),
+        (["agent=random", "against=nowhere"], "cannot read nowhere/evaluation/placing.json"),
         (["agent=random", "episodes=0"], "episodes=0: give 1 or more"),
         (["agent=random", "problems=[stakcing]"], "stacking"),
-        (["agent=random", "first_seed=-1"], "first_seed=-1"),
+        (["agent=random", "first_seed=-1"], "give one of the test split, 100000 to 199999"),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +140,6 @@ def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.Ca
 
 
 def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> None:
-    from multiravens.errors import UserError
-
     foreign = {"environment": {"mine": {"problem": {"_target_": "os.system"}, "camera": {}, "motion": {}}}}
     with pytest.raises(UserError, match="os.system"):
         environment_of("mine", [], foreign)
@@ -126,5 +148,5 @@ def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> N
 
 
 def test_described_has_a_summary() -> None:
-    figures = described(measure(Oracle(), View, ENVIRONMENT, 2, 100_000))["summary"]
+    figures = described(measure(Oracle(), View, ENVIRONMENT, 2, SEEDS))["summary"]
     assert figures["ended"] == {"success": 2} and figures["credit_by_module"] == {"stacking": 1.0}
