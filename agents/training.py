@@ -197,12 +197,17 @@ class Trainer:
             return
         state, about = read_tensors(path)
         fill(self.network, _part(state, "network."), path)
-        self.averaged = {name: tensor.to(self.averaged[name]) for name, tensor in _part(state, "averaged.").items()}
+        averaged = _part(state, "averaged.")
+        # In the network's own order: a file lists its tensors in another one.
+        self.averaged = {name: torch.empty_like(tensor).copy_(averaged[name]) for name, tensor in self.averaged.items()}
         for name, parameter in self.network.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: state[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
+            # Laid out in memory as the parameter is: the fused optimizer goes through both in the order of memory.
+            moments = {
+                key: torch.empty_like(parameter).copy_(state[f"optimizer.{key}.{name}"])
+                for key in ("exp_avg", "exp_avg_sq")
             }
+            step = state[f"optimizer.step.{name}"].to(parameter.device)
+            self.optimizer.state[parameter] = {"step": step, **moments}
         self.sampler.restore({name: tensor.numpy() for name, tensor in _part(state, "sampler.").items()})
         self.step = int(about["step"])
         lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
