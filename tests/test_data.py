@@ -220,7 +220,16 @@ class TestDeath:
     def start(self, data: Path, episodes: int, workers: int, seconds: float) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.fake_episodes", *map(str, (data, episodes, workers, seconds))]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+            # A shell's background job ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     @pytest.mark.parametrize("workers", [1, 4])
     def test_a_command_killed_at_any_moment_and_run_again_leaves_the_same_bytes(
