@@ -1,24 +1,20 @@
-"""Run folders and the files in them: tensors as safetensors, configuration as YAML, nothing that is executed."""
+"""Tensors in files: safetensors, nothing that is executed."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, quote
+from multiravens.runs import CONFIG, VERSION
 
-VERSION = 1
-CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
 _FORMAT = "multiravens-agent"
-_TRUSTED = "multiravens."
-_YAML_BYTES = 2**24
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -72,46 +68,3 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> 
     if extra:
         raise UserError(f"{path} holds {quote(extra[0])}, which the configured network lacks: check {CONFIG} beside it")
     module.load_state_dict(dict(tensors))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a run was made with.
-
-    Raises:
-        UserError: there is none, or it is not one of ours; nothing in it is executed either way.
-    """
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > _YAML_BYTES:
-            raise UserError(f"{path} is too large to be a run's configuration")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{folder} is not a run folder ({path.name}: {error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
-        raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
-    for target in _targets({key: config.get(key) for key in ("agent", "backbone", "fusion")}):
-        if not (isinstance(target, str) and target.startswith(_TRUSTED)):
-            raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {_TRUSTED}* are loaded")
-    return config
-
-
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write a run's configuration.
-
-    Raises:
-        UserError: the disk refuses.
-    """
-    text = yaml.safe_dump({**config, "version": VERSION}, sort_keys=True, default_flow_style=False)
-    write_whole(folder / CONFIG, text.encode())
-
-
-def _targets(node: object) -> Iterator[object]:
-    if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            yield from _targets(item)

@@ -8,6 +8,9 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
+DIRECT = 12
+"""Side of the largest square that is convolved [pixels]."""
+
 
 def rotated_crops(maps: Tensor, centres: Tensor, size: int, rotations: int) -> Tensor:
     """Cut a square out of each map, once for every turn that what lies in it may be given.
@@ -35,7 +38,9 @@ def rotated_crops(maps: Tensor, centres: Tensor, size: int, rotations: int) -> T
 
 
 def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
-    """Slide every kernel over the map of its sample, through the Fourier transform.
+    """Slide every kernel over the map of its sample.
+
+    Large squares go through the Fourier transform; small ones on a CPU are convolved, which is quicker there.
 
     Args:
         maps: (N, D, H, W).
@@ -44,10 +49,27 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     Returns:
         (N, R, H, W): at each place of the pivot the sum of products over D and the square; zeros lie outside of maps.
 
-    Reference: Zeng et al. 2010.14406. Departs: one FFT correlation of features computed once, where the original runs
-    a convolution of 36 crops that each went through the network.
+    Reference: Zeng et al. 2010.14406. Departs: one correlation of features computed once, where the original runs a
+    convolution of 36 crops that each went through the network.
     """
-    return torch.as_tensor(_Correlation.apply(maps.float(), kernels.float()))
+    maps, kernels = maps.float(), kernels.float()
+    small = kernels.shape[-1] <= DIRECT and not maps.is_cuda
+    return correlate_directly(maps, kernels) if small else correlate_by_fourier(maps, kernels)
+
+
+def correlate_by_fourier(maps: Tensor, kernels: Tensor) -> Tensor:
+    """`correlate` as products of Fourier transforms."""
+    return torch.as_tensor(_Correlation.apply(maps, kernels))
+
+
+def correlate_directly(maps: Tensor, kernels: Tensor) -> Tensor:
+    """`correlate` as one convolution with a group for each sample."""
+    count, depth, rotations, size, _ = kernels.shape
+    before, after = size // 2, size - 1 - size // 2
+    padded = functional.pad(maps, (before, after, before, after))
+    together = padded.reshape(1, count * depth, *padded.shape[-2:])
+    weights = kernels.transpose(1, 2).reshape(count * rotations, depth, size, size)
+    return functional.conv2d(together, weights, groups=count).reshape(count, rotations, *maps.shape[-2:])
 
 
 class _Correlation(torch.autograd.Function):

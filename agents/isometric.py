@@ -33,36 +33,52 @@ class ResidualBlock(nn.Module):
 
 
 class Isometric(nn.Module):
-    """Patches in, residual blocks at the patches' resolution, pixels out.
+    """Patches in, residual blocks at the patches' resolution, and out come features of patches and of pixels.
 
-    The head sees the image once more beside the blocks' features, so that it can place edges to the pixel.
+    What tells the pixel needs edges that the patches' features lose: the image is seen once more there, in patches of
+    half the side, and goes through one block together with those features.
 
     Args:
         channels: of the image.
-        outputs: channels out.
+        pixels: channels out at the image's resolution.
+        patches: channels out at the patches' resolution; 0 for none.
         width: of the blocks.
         depth: number of blocks.
-        stride: side of a patch [pixels]; it divides the image's sides.
-        fine: channels of the head at full resolution.
+        stride: side of a patch [pixels], even; it divides the image's sides.
+        fine: channels at half of the patches' side.
+
+    Raises:
+        ValueError: stride is odd.
     """
 
     def __init__(
-        self, channels: int, outputs: int, width: int = 64, depth: int = 6, stride: int = 4, fine: int = 16
+        self,
+        channels: int,
+        pixels: int,
+        patches: int,
+        width: int = 64,
+        depth: int = 6,
+        stride: int = 4,
+        fine: int = 32,
     ) -> None:
         super().__init__()
+        if stride % 2 or stride < 2:
+            raise ValueError(f"stride={stride}: give an even number of pixels, 2 or more")
         self.stride = stride
         self.stem = nn.Conv2d(channels * stride**2, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))
         self.normalise = nn.GroupNorm(8, width)
-        self.widen = nn.Conv2d(width, fine * stride**2, 1)
-        self.merge = nn.Conv2d(fine + channels, fine, 3, padding=1)
-        self.head = nn.Conv2d(fine, outputs, 3, padding=1)
+        self.patches = nn.Conv2d(width, patches, 1) if patches else None
+        self.widen = nn.Conv2d(width, 4 * fine, 1)
+        self.edges = nn.Conv2d(channels * (stride // 2) ** 2, fine, 3, padding=1)
+        self.refine = ResidualBlock(fine)
+        self.pixels = nn.Conv2d(fine, pixels * (stride // 2) ** 2, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, channels, H, W) to (N, outputs, H, W)."""
-        patches = functional.pixel_unshuffle(images, self.stride)
-        x = self.blocks(self.stem(patches))
-        x = self.widen(functional.relu(self.normalise(x)))
-        x = functional.pixel_shuffle(x, self.stride)
-        x = functional.relu(self.merge(torch.cat([x, images], dim=1)), inplace=True)
-        return torch.as_tensor(self.head(x))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(N, channels, H, W) to (N, pixels, H, W) and (N, patches, H / stride, W / stride)."""
+        half = self.stride // 2
+        x = self.blocks(self.stem(functional.pixel_unshuffle(images, self.stride)))
+        x = functional.relu(self.normalise(x))
+        near = functional.pixel_shuffle(self.widen(x), 2) + self.edges(functional.pixel_unshuffle(images, half))
+        near = functional.relu(self.refine(near))
+        return functional.pixel_shuffle(self.pixels(near), half), None if self.patches is None else self.patches(x)

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.agents.agent import Action, View
-from multiravens.agents.checkpoint import CONFIG, WEIGHTS, fill, read_config, read_tensors
+from multiravens.agents.checkpoint import fill, read_tensors
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.policy import POINTERS, TransporterAgent
-from multiravens.agents.transporter import Transporter
+from multiravens.agents.transporter import CHANNELS, SplitStreams, Transporter
 from multiravens.construction import instantiate
 from multiravens.data.demonstrations import FACTORS
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import PIXEL
-from multiravens.heightmap import reduce_half
+from multiravens.heightmap import at_resolution
+from multiravens.runs import CONFIG, WEIGHTS, read_config
 
 
 def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
@@ -33,7 +34,7 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
         raise unknown("resolution", str(config["resolution"]), FACTORS)
     conditioning: Conditioning = instantiate(agent["conditioning"])
     fusion = backbone["streams"] or config["fusion"]
-    if backbone["streams"] and "Split" in str(config["fusion"]["_target_"]):
+    if backbone["streams"] and instantiate(config["fusion"]).func is SplitStreams:
         raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack")
     network = instantiate(backbone["network"])
     try:
@@ -43,7 +44,8 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     pixel = PIXEL * FACTORS[config["resolution"]]
     cell, crop = max(round(agent["cell"] / pixel), 1), max(round(agent["crop"] / pixel), 1)
     reach = max(round(agent["reach"] / pixel / cell), 1)
-    return Transporter(streams, crop, agent["rotations"], cell, reach), conditioning
+    channels = CHANNELS * (1 + conditioning.images)
+    return Transporter(streams, channels, crop, agent["rotations"], cell, reach), conditioning
 
 
 def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:
@@ -129,7 +131,7 @@ class Deployed:
                 f"{name} must be (320, 160, 3) uint8 and (320, 160) [m], not {color.shape} {color.dtype} and "
                 f"{height.shape}"
             )
-        return reduce_half(color, height) if self.agent.resolution == "half" else (color, height)
+        return at_resolution(color, height, self.agent.resolution)
 
 
 def load(run: str | Path, device: str = "cpu") -> Deployed:

@@ -29,7 +29,6 @@ class Scores(NamedTuple):
         pick: (H, W) probability of picking at each pixel.
         place: (H, W) probability of placing at each pixel, given the best pick.
         turns: (R,) probability of each turn, given the best pick and place.
-        goals: (K,) indices of the goal images that it was shown.
         pick_pixel: (2,) row and column of the best pick, between pixels.
         place_pixel: (2,) of the best place.
         turn: the best turn [rad], in [-pi, pi), between those that are told apart.
@@ -38,7 +37,6 @@ class Scores(NamedTuple):
     pick: NDArray[np.float32]
     place: NDArray[np.float32]
     turns: NDArray[np.float32]
-    goals: NDArray[np.int64]
     pick_pixel: NDArray[np.float64]
     place_pixel: NDArray[np.float64]
     turn: float
@@ -79,12 +77,13 @@ class TransporterAgent(Agent):
         Raises:
             ValueError: a view lacks the pointer that the agent follows.
         """
+        return [self.best(scores) for scores in self.score(views, batch)]
+
+    def best(self, scores: Scores) -> Action:
+        """The action that scores stand for."""
         factor = FACTORS[self.resolution]
-        actions = []
-        for scores in self.score(views, batch):
-            pick, place = (np.append(pixel_to_xy(at, factor), 0.0) for at in (scores.pick_pixel, scores.place_pixel))
-            actions.append(to_action(pick, place, scores.turn))
-        return actions
+        pick, place = (np.append(pixel_to_xy(at, factor), 0.0) for at in (scores.pick_pixel, scores.place_pixel))
+        return to_action(pick, place, scores.turn)
 
     def score(self, views: Sequence[View], batch: int = BATCH) -> list[Scores]:
         """What the network makes of each view."""
@@ -106,13 +105,11 @@ class TransporterAgent(Agent):
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
-        turn_logits = self.network.turns(maps, at, torch.from_numpy(places).to(self.device), scored)
+        turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored)
         turn_odds = turn_logits.float().softmax(1).cpu().numpy()
-        for index, chosen in enumerate(goals):
+        for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
-            yield Scores(
-                pick_odds[index], place_odds[index], turn_odds[index], chosen, picks[index], places[index], turn
-            )
+            yield Scores(pick_odds[index], place_odds[index], turn_odds[index], picks[index], places[index], turn)
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import rotated_crops
-from multiravens.agents.transporter import CHANNELS, Maps
+from multiravens.agents.transporter import CHANNELS, Maps, Streams
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride on the way down
 _UP = (256, 128, 64)
@@ -78,7 +78,7 @@ class ResNet43(nn.Module):
         return torch.as_tensor(self.head(self.up(self.down(x))))
 
 
-class OriginalStreams(nn.Module):
+class OriginalStreams(Streams):
     """Three networks; what is picked is cut out of the image in every rotation before its network sees it.
 
     Args:
@@ -86,6 +86,8 @@ class OriginalStreams(nn.Module):
         goals: goal images beside the observation.
         features: of query and key.
     """
+
+    coarse = False
 
     def __init__(self, backbone: Callable[[int, int], nn.Module], goals: int, features: int = 3) -> None:
         super().__init__()

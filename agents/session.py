@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
-from multiravens.agents.checkpoint import CONFIG, STATE, read_config, write_config
 from multiravens.agents.load import build
+from multiravens.agents.policy import POINTERS
 from multiravens.agents.training import FIGURES, Trainer, Update
-from multiravens.configuration import flatten
+from multiravens.configuration import CONFIGS, flatten, options
 from multiravens.construction import instantiate
 from multiravens.data.augmentation import SE2
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.data.files import locked
 from multiravens.data.sampling import Catalogue, Sampler
-from multiravens.errors import UserError, quote
+from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
+from multiravens.runs import CONFIG, STATE, read_config, write_config
 
 _WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
@@ -98,9 +100,15 @@ def _check(config: Mapping[str, Any]) -> None:
         if not config[name] > 0:
             raise UserError(f"{name}={config[name]}: give more than 0")
     if "conditioning" not in config["agent"]:
-        raise UserError("this agent has nothing to train: choose from sctn, gctn, gctn_step, transporter")
-    if config["pointer"] not in ("reward", "visual"):
-        raise UserError(f"pointer={config['pointer']}: give reward or visual")
+        raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
+    if config["pointer"] not in POINTERS:
+        raise unknown("pointer", str(config["pointer"]), POINTERS)
+
+
+def _trainable() -> list[str]:
+    """Agents of ours that learn: those with a network to condition."""
+    files = {name: CONFIGS / "agent" / f"{name}.yaml" for name in options([CONFIGS], "agent")}
+    return [name for name, file in files.items() if "conditioning" in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
 def _network(config: Mapping[str, Any]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from multiravens.agents.checkpoint import METRICS, STATE, WEIGHTS, fill, read_tensors, write_tensors
+from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import Labels, Outcome, equivalent_turns, score
 from multiravens.agents.transporter import Transporter
@@ -20,6 +20,7 @@ from multiravens.data.demonstrations import FACTORS, Batch, Demonstrations
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
 from multiravens.geometry import PIXEL
+from multiravens.runs import METRICS, STATE, WEIGHTS
 
 Update = Callable[[int, Mapping[str, float]], None]
 """Called with the steps taken and the latest figures."""

@@ -5,8 +5,8 @@ columns along +x, turns from +x to +y.
 
 Reference: Zeng et al. 2010.14406; goals: Seita et al. 2012.03385; sequences: Lim et al. 2109.07578.
 Departs: one network gives all three streams, and features are computed once and rotated. Every turn is matched over the
-whole table on coarse cells only; a logit of each pixel tells the place to the pixel, and the turn is told at full
-resolution where the place is. That costs a tenth of matching every turn at every pixel.
+whole table on coarse cells only; a logit of each pixel tells the place to the pixel, and small networks that look at
+the pick and the place alone tell the turn there at full resolution.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,8 @@ class Maps(NamedTuple):
     Attributes:
         pick: (N, H, W) logits of picking at each pixel.
         place: (N, H, W) logits of placing at each pixel that do not depend on pick and turn; None for none.
-        query: (N, D, H, W) features of what could be picked.
-        key: (N, D, H, W) features of where it could be placed.
+        query: (N, D, h, w) features of what could be picked, on a grid that divides the pixels'.
+        key: (N, D, h, w) features of where it could be placed.
     """
 
     pick: Tensor
@@ -38,31 +38,52 @@ class Maps(NamedTuple):
     key: Tensor
 
 
-class StackedStreams(nn.Module):
+class Streams(nn.Module):
+    """Makes maps of images: one network or several.
+
+    Attributes:
+        coarse: turns are matched over the whole table on cells only; otherwise at every pixel, with `kernels`.
+    """
+
+    coarse = True
+
+    def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
+        """(N, D, R, K, K) features of what lies about the picks (N, 2) in every turn; only where not coarse."""
+        raise NotImplementedError(f"{type(self).__name__} matches turns on cells")
+
+
+Backbone = Callable[[int, int, int], nn.Module]
+"""Makes a network from its channels in, and its channels out for each pixel and for each patch."""
+
+
+class StackedStreams(Streams):
     """One network that sees observation and goals as channels of one image and gives pick, query and key.
 
     Args:
-        backbone: makes a network from its channels in and out.
+        backbone: makes a network.
         goals: goal images beside the observation.
         features: D, of query and key.
     """
 
-    def __init__(self, backbone: Callable[[int, int], nn.Module], goals: int, features: int = 8) -> None:
+    def __init__(self, backbone: Backbone, goals: int, features: int = 8) -> None:
         super().__init__()
         self.features = features
-        self.network = backbone(CHANNELS * (1 + goals), 2 + 2 * features)
+        self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
     def forward(self, images: Tensor) -> Maps:
         """(N, 4 (1 + goals), H, W) to maps."""
-        out = self.network(images)
-        return Maps(out[:, 0], out[:, 1], out[:, 2 : 2 + self.features], out[:, 2 + self.features :])
+        pixels, patches = self.network(images)
+        # Split at once: the gradients of slices would be pictures of zeros, added up.
+        pick, place = pixels.unbind(1)
+        query, key = patches.split(self.features, dim=1)
+        return Maps(pick, place, query, key)
 
 
-class SplitStreams(nn.Module):
+class SplitStreams(Streams):
     """GCTN's split: the pick sees observation and goals stacked; the goals' features multiply query and key.
 
     Args:
-        backbone: makes a network from its channels in and out.
+        backbone: makes a network.
         goals: goal images beside the observation, 1 or more.
         features: D, of query and key.
 
@@ -72,20 +93,62 @@ class SplitStreams(nn.Module):
     Reference: Seita et al. 2012.03385.
     """
 
-    def __init__(self, backbone: Callable[[int, int], nn.Module], goals: int, features: int = 8) -> None:
+    def __init__(self, backbone: Backbone, goals: int, features: int = 8) -> None:
         super().__init__()
         if goals < 1:
             raise ValueError("fusion=split needs a goal; use fusion=stack for an agent without one")
         self.features = features
-        self.picking = backbone(CHANNELS * (1 + goals), 1)
-        self.scene = backbone(CHANNELS, 1 + 2 * features)
-        self.goal = backbone(CHANNELS * goals, 1 + 2 * features)
+        self.picking = backbone(CHANNELS * (1 + goals), 1, 0)
+        self.scene = backbone(CHANNELS, 1, 2 * features)
+        self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
     def forward(self, images: Tensor) -> Maps:
         """(N, 4 (1 + goals), H, W) to maps."""
-        placing = self.scene(images[:, :CHANNELS]) * self.goal(images[:, CHANNELS:])
-        query, key = placing[:, 1 : 1 + self.features], placing[:, 1 + self.features :]
-        return Maps(self.picking(images)[:, 0], placing[:, 0], query, key)
+        scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
+        query, key = (scene[1] * goal[1]).split(self.features, dim=1)
+        return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
+
+
+class Turns(nn.Module):
+    """Tells turns at full resolution, from what lies about the pick and about the place.
+
+    Args:
+        channels: of the images.
+        crop: K, side of the squares [pixels].
+        rotations: R, turns that are told apart.
+        width: channels inside.
+        features: that are matched.
+    """
+
+    def __init__(self, channels: int, crop: int, rotations: int, width: int = 32, features: int = 8) -> None:
+        super().__init__()
+        self.crop, self.rotations = crop, rotations
+        self.held, self.there = (_layers(channels, width, features) for _ in range(2))
+
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor) -> Tensor:
+        """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2)."""
+        held, there = (
+            network(rotated_crops(images, at.to(images.dtype), self.crop, 1)[:, :, 0])
+            for network, at in ((self.held, picks), (self.there, places))
+        )
+        return match_turns(held, there, self.rotations)
+
+
+def match_turns(held: Tensor, there: Tensor, rotations: int) -> Tensor:
+    """Logits (N, R) of turning features (N, D, K, K) onto others (N, D, K, K), both about index K // 2."""
+    size = held.shape[-1]
+    turned = rotated_crops(held, torch.full((len(held), 2), size // 2).to(held), size, rotations)
+    return (turned * there[:, :, None]).sum((1, 3, 4)) * _scale(turned)
+
+
+def _layers(channels: int, width: int, features: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(width, features, 3, padding=1),
+    )
 
 
 class Places(NamedTuple):
@@ -125,18 +188,22 @@ class Transporter(nn.Module):
     """Scores picks, for a given pick places, and for given ones turns.
 
     Args:
-        streams: gives `Maps`, and may have a method `kernels` of its own.
+        streams: gives `Maps`.
+        channels: of the images.
         crop: K, side of the square round pick and place that is matched at full resolution [pixels].
         rotations: R, turns that are told apart.
-        cell: C, side of the cells that are matched over the whole table [pixels]; it divides the images' sides.
+        cell: C, side of the cells that are matched over the whole table [pixels]; it divides the images' sides, and the
+            grid of the streams' features divides it.
         reach: side of the square round the pick that is matched over the whole table [cells].
     """
 
-    def __init__(self, streams: nn.Module, crop: int = 16, rotations: int = 36, cell: int = 4, reach: int = 8) -> None:
+    def __init__(
+        self, streams: Streams, channels: int, crop: int = 16, rotations: int = 36, cell: int = 4, reach: int = 8
+    ) -> None:
         super().__init__()
-        self.streams, self.rotations, self.crop = streams, rotations, crop
-        self.plain = hasattr(streams, "kernels")
-        self.cell, self.reach = (1, crop) if self.plain else (cell, reach)
+        self.streams, self.rotations = streams, rotations
+        self.cell, self.reach = (cell, reach) if streams.coarse else (1, crop)
+        self.near = Turns(channels, crop, rotations) if streams.coarse else None
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor) -> tuple[Tensor, Places, Tensor]:
         """Score every pick, every place of what is picked, and every turn there.
@@ -151,31 +218,28 @@ class Transporter(nn.Module):
         """
         maps: Maps = self.streams(images)
         scored = self.places(images, maps, picks)
-        return maps.pick, scored, self.turns(maps, picks, places, scored)
+        return maps.pick, scored, self.turns(images, picks, places, scored)
 
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
         """Score places for picks (N, 2), from what the streams made of the images."""
         picks = picks.to(images.dtype)
-        if self.plain:
-            kernels = torch.as_tensor(self.streams.kernels(images, picks, self.reach, self.rotations))  # type: ignore[operator]
-        else:
+        if self.streams.coarse:
             # A pixel's middle in units of cells, counted between cells' middles.
             centres = (picks - (self.cell - 1) / 2) / self.cell
-            kernels = rotated_crops(self._pooled(maps.query), centres, self.reach, self.rotations)
-        cells = correlate(self._pooled(maps.key), kernels * _scale(kernels))
+            kernels = rotated_crops(self._pooled(maps.query, images), centres, self.reach, self.rotations)
+        else:
+            kernels = self.streams.kernels(images, picks, self.reach, self.rotations)
+        cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
-    def turns(self, maps: Maps, picks: Tensor, places: Tensor, scored: Places) -> Tensor:
+    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places) -> Tensor:
         """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2)."""
         logits = scored.turns(places)
-        if self.plain:
-            return logits
-        turned = rotated_crops(maps.query, picks.to(maps.query.dtype), self.crop, self.rotations)
-        still = rotated_crops(maps.key, places.to(maps.key.dtype), self.crop, 1)
-        return logits + (turned * still).sum((1, 3, 4)) * _scale(turned)
+        return logits if self.near is None else logits + self.near(images, picks, places)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
-        return functional.avg_pool2d(maps, self.cell) if self.cell > 1 else maps
+    def _pooled(self, maps: Tensor, images: Tensor) -> Tensor:
+        side = self.cell * maps.shape[-1] // images.shape[-1]
+        return functional.avg_pool2d(maps, side) if side > 1 else maps
 
 
 def _scale(kernels: Tensor) -> float:

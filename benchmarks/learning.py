@@ -46,14 +46,14 @@ class Row:
 
 def rows() -> dict[str, Row]:
     """All rows by name."""
-    pair, long = ("placing-stacking",), "steps=6000"
+    pair, long = ("placing-stacking",), "steps=4000"
     table = {
         "placing": Row(("placing",), ("steps=2000",), 5, 0.95),
         "placing-same-color": Row(("placing",), ("steps=4000",), 10, 0.85, made=SAME_COLOR),
-        "stacking": Row(("stacking",), ("steps=2000",), 15, 0.85),
+        "stacking": Row(("stacking",), ("steps=1500",), 15, 0.85),
         "placing-stacking": Row(pair, (long,), 25, 0.80),
         "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining"),
-        "routing": Row(("routing",), ("steps=4000",), 25, 0.85, "transporter-routing"),
+        "routing": Row(("routing",), ("steps=3000",), 25, 0.85, "transporter-routing"),
     }
     for single in SINGLES:
         steps = next(option for option in table[single].options if option.startswith("steps="))
@@ -66,7 +66,7 @@ def rows() -> dict[str, Row]:
         "adaptive": ("task_sampling=adaptive", "step_sampling=prioritised"),
     }.items():
         against = None if name == "uniform" else "singles-uniform"
-        table[f"singles-{name}"] = Row(SINGLES, ("demos=50", "steps=8000", *sampling), 45, against=against)
+        table[f"singles-{name}"] = Row(SINGLES, ("demos=50", "steps=6000", *sampling), 45, against=against)
     return table
 
 
@@ -84,7 +84,8 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
     _command("train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
     if not (run / "evaluation").exists():
         told.write_text(json.dumps(spent + perf_counter() - start))
-        _command("evaluate", f"run={run}", f"episodes={episodes}", f"workers={workers}")
+        beside = f"beside={str(row.target is not None).lower()}"
+        _command("evaluate", f"run={run}", f"episodes={episodes}", f"workers={workers}", beside)
 
 
 def _command(name: str, *words: str) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
@@ -45,8 +46,8 @@ def run(problem: str, seeds: range) -> list[Outcome]:
 
 def target(problem: str) -> float:
     """Share of full successes that the expert is held to."""
-    bar = TARGETS[problem.count("-") + 1]
-    return bar[problem] if isinstance(bar, dict) else bar
+    bar: Any = TARGETS[problem.count("-") + 1]
+    return float(bar[problem] if isinstance(bar, dict) else bar)
 
 
 def report(problem: str, outcomes: list[Outcome]) -> tuple[str, list[str]]:

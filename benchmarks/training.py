@@ -73,7 +73,7 @@ class Bench:
         options = ("steps", "seed", "learning_rate", "weight_decay", "warmup", "ema", "clip")
         self.trainer = Trainer(
             fabric_of(config),
-            network.to(memory_format=torch.channels_last),
+            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
             self.data,
             self.sampler,

@@ -9,10 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.data.collection import Collected, Run, collect
-from multiravens.data.progress import show_progress
 from multiravens.data.splits import parse_splits
 from multiravens.data.store import Store
 from multiravens.errors import UserError, unknown
+from multiravens.progress import show_progress
 
 _ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
 
@@ -46,8 +46,12 @@ def write_demonstrations(config: DictConfig) -> None:
     make_run = partial(make_oracle, environment, gui=bool(config.gui))
     if config.gui and config.workers != 1:
         raise UserError(f"gui=true shows one environment: use workers=1, not {config.workers}")
-    with show_progress(store.name, config.episodes) as progress:
-        collected = collect(make_run, store, config.episodes, config.workers, progress)
+    with show_progress(store.name, config.episodes, "episodes") as update:
+
+        def told(kept: int, rejected: int) -> None:
+            update(kept, f"{rejected} rejected")
+
+        collected = collect(make_run, store, config.episodes, config.workers, told)
     print(_summary(store, collected, config.episodes))
 
 

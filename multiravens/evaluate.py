@@ -3,10 +3,10 @@
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -14,14 +14,21 @@ from rich.table import Table
 from multiravens import cli
 from multiravens.configuration import compose, flatten
 from multiravens.construction import instantiate
-from multiravens.data.files import read_json, storage_error, write_json
-from multiravens.data.progress import show_progress
+from multiravens.data.files import storage_error
 from multiravens.data.splits import parse_splits
 from multiravens.errors import UserError
+from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
-
-FORMAT, VERSION = "multiravens-evaluation", 1
-_TRUSTED = "multiravens."
+from multiravens.runs import (
+    EVALUATION,
+    TRUSTED,
+    WEIGHTS,
+    foreign_targets,
+    read_config,
+    read_evaluation,
+    write_evaluation,
+)
+from multiravens.statistics import spelled
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +66,7 @@ def evaluate(config: DictConfig) -> None:
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     environments = {problem: environment_of(problem, list(config.overrides), trained) for problem in problems}
     others = {problem: _other(problem, config.against) for problem in problems}
-    out = Path(config.out or (Path(config.run) / "evaluation" if config.run else actor.name)).expanduser()
+    out = Path(config.out or (Path(config.run) / EVALUATION if config.run else actor.name)).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,7 +75,7 @@ def evaluate(config: DictConfig) -> None:
     remarks = []
     for problem, environment in environments.items():
         content = _measured(problem, actor, environment, config, range(config.first_seed, test.stop))
-        write_json(out / f"{problem}.json", {"format": FORMAT, "version": VERSION, "problem": problem, **content})
+        write_evaluation(out / f"{problem}.json", {"problem": problem, **content})
         _add_rows(table, problem, content)
         other = others[problem]
         if other is not None:
@@ -85,7 +92,7 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
         return instantiate(config.agent), {}
     run = Path(config.run).expanduser()
     actor = instantiate(config.loader)(run=run, pointer=config.pointer)
-    return actor, yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return actor, read_config(run)
 
 
 def environment_of(problem: str, overrides: Sequence[str], trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +114,11 @@ def environment_of(problem: str, overrides: Sequence[str], trained: Mapping[str,
             f"the demonstrations of {problem} come from elsewhere, so there is no simulation of it to measure in: give "
             "problems=[...] of ours, or add a task module"
         )
-    _refuse_foreign(own, problem)
+    for target in foreign_targets(own):
+        raise UserError(
+            f"the run's {problem} is built by {target}, which is not of {TRUSTED}*: if you trust it, "
+            "give the problem's settings with overrides=[...]"
+        )
     if not overrides:
         return dict(own)
     # What the overrides change of the plain problem is changed in the run's own.
@@ -129,20 +140,6 @@ def _composed(problem: str, overrides: Sequence[str]) -> dict[str, Any]:
     return {name: composed[name] for name in ("problem", "camera", "motion")}
 
 
-def _refuse_foreign(node: Any, problem: str) -> None:
-    """A run's folder may come from anywhere, so what it names is not built unless it is ours."""
-    if isinstance(node, Mapping):
-        if not str(node.get("_target_", _TRUSTED)).startswith(_TRUSTED):
-            raise UserError(
-                f"the run's {problem} is built by {node['_target_']}, which is not of {_TRUSTED}*: if you trust it, "
-                "give the problem's settings with overrides=[...]"
-            )
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            _refuse_foreign(item, problem)
-
-
 def _measured(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, seeds: range
 ) -> dict[str, Any]:
@@ -155,12 +152,13 @@ def _measured(
     rows = {}
     for name, each in actors.items():
         each.resolution = actor.resolution
-        with show_progress(f"{problem}, {name}", config.episodes) as update:
+        with show_progress(f"{problem}, {name}", config.episodes, "episodes") as update:
             view = instantiate(config.view)
-            measured = measure(each, view, environment, config.episodes, seeds, config.workers, update)
+            told = partial(_tell, update)
+            measured = measure(each, view, environment, config.episodes, seeds, config.workers, told)
         rows[name] = described(measured)
     own = rows.pop(actor.name)
-    weights = Path(config.run).expanduser() / "weights.safetensors" if config.run else None
+    weights = Path(config.run).expanduser() / WEIGHTS if config.run else None
     return {
         "agent": actor.name,
         "pointer": actor.pointer,
@@ -172,14 +170,18 @@ def _measured(
     }
 
 
+def _tell(update: Update, done: int, skipped: int) -> None:
+    update(done, f"{skipped} skipped")
+
+
 def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
     for name, row in {content["agent"]: content, **content["beside"]}.items():
         figures = row["summary"]
         table.add_row(
             problem,
             name,
-            f"{figures['mean_return']:.3f} {_spell(figures['mean_return_interval'])}",
-            f"{figures['success_rate']:.3f} {_spell(figures['success_interval'])}",
+            spelled(figures["mean_return"], figures["mean_return_interval"]),
+            spelled(figures["success_rate"], figures["success_interval"]),
             str(figures["episodes"]),
             str(len(row["skipped"])),
         )
@@ -189,7 +191,7 @@ def _other(problem: str, against: str | None) -> dict[str, Any] | None:
     """What another run reached, read before anything is measured."""
     if against is None:
         return None
-    return read_json(Path(against).expanduser() / "evaluation" / f"{problem}.json", FORMAT, VERSION)
+    return read_evaluation(Path(against).expanduser() / EVALUATION / f"{problem}.json")
 
 
 def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], against: str) -> str:
@@ -203,14 +205,10 @@ def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], a
         raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
     word = "ahead of" if comparison.mean >= 0 else "behind"
     return (
-        f"{problem}: {content['agent']} is {word} {other['agent']} of {against} by {abs(comparison.mean):.3f}, "
-        f"difference {_spell(comparison.interval)} on {comparison.pairs} common seeds, ahead in {comparison.ahead:.1%} "
-        "of the resamples"
+        f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
+        f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "
+        f"{comparison.ahead:.1%} of the resamples"
     )
-
-
-def _spell(interval: Sequence[float]) -> str:
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,12 @@
 """Draws the oracle or an agent at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from multiravens import cli
 from multiravens.configuration import compose
@@ -17,6 +14,7 @@ from multiravens.construction import instantiate
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, unknown
 from multiravens.pictures import contact_sheet, png
+from multiravens.progress import show_progress
 from multiravens.registration import PROBLEMS
 from multiravens.video import SUFFIXES, VIEW, check_writable, open_video
 
@@ -28,12 +26,9 @@ EVERY_PROBLEM = "problem=all"
 FPS, SPEED = (20, 60), (0.05, 10.0)
 """Least and greatest values that are taken."""
 
-_LINE_EVERY = 5.0  # [s] between plain lines of progress
 _PROBLEM_COLUMNS = 5
 _TILE = (250, 500)  # height and width of one picture of two in the sheet of problems
 _STEP_TILE = (420, 540)  # and of one in the sheet of an episode
-
-Update = Callable[[float], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,9 +85,10 @@ def render(config: DictConfig) -> None:
             closing(env),
             closing(Studio(VIEW)) as studio,
             open_video(out, config.fps) as video,
-            _progress(f"{demonstration.problem}, seed {config.seed}") as update,
+            show_progress(f"{demonstration.problem}, seed {config.seed}", 1.0) as update,
         ):
-            Film(env, studio, video, config.fps, config.speed).shoot(demonstration, update, **shot)
+            film = Film(env, studio, video, config.fps, config.speed)
+            film.shoot(demonstration, lambda share: update(share, ""), **shot)
         extent = f"{steps} steps in {video.frames / config.fps:.1f} s"
     outcome = "solved" if demonstration.success else f"not solved: {demonstration.reason}"
     print(f"{out}: {demonstration.problem}, seed {config.seed}, {extent}, {outcome}")
@@ -121,10 +117,10 @@ def render_problems(config: DictConfig) -> None:
     from multiravens.sim.studio import CLOSE, Studio
 
     pairs = []
-    with closing(Studio(_TILE, CLOSE)) as studio, _progress("problems") as update:
+    with closing(Studio(_TILE, CLOSE)) as studio, show_progress("problems", len(PROBLEMS), "problems") as update:
         for index, name in enumerate(PROBLEMS):
             pairs.append(before_and_after(_of_problem(config, name), config.seed, studio))
-            update((index + 1) / len(PROBLEMS))
+            update(index + 1, "")
     write_whole(out, png(contact_sheet(pairs, list(PROBLEMS), _PROBLEM_COLUMNS)))
     print(f"{out}: {len(pairs)} problems, before and after")
 
@@ -155,35 +151,6 @@ def _of_problem(config: DictConfig, name: str) -> DictConfig:
     for choice in ("camera", "motion", "resolution", "gui"):
         environment[choice] = config[choice]
     return environment
-
-
-@contextmanager
-def _progress(label: str) -> Iterator[Update]:
-    """Shows on standard error which share is done and the time left: a bar on a terminal, plain lines elsewhere.
-
-    Yields:
-        A function to call with the share that is done.
-    """
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        with Progress(*columns, TextColumn("left"), console=console) as progress:
-            task = progress.add_task(label, total=1.0)
-            yield lambda share: progress.update(task, completed=share)
-    else:
-        yield _lines(label)
-
-
-def _lines(label: str) -> Update:
-    printed = time.monotonic()
-
-    def update(share: float) -> None:
-        nonlocal printed
-        if time.monotonic() - printed >= _LINE_EVERY or share >= 1:
-            printed = time.monotonic()
-            print(f"{label}: {share:.0%}", file=sys.stderr, flush=True)
-
-    return update
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.construction import instantiate
-from multiravens.data.files import read_json, storage_error, write_whole
+from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
+from multiravens.runs import EVALUATION, METRICS, read_config, read_evaluation
+from multiravens.statistics import spelled
 
-_EVALUATION = ("multiravens-evaluation", 1)
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
 text-align:left}
@@ -94,15 +95,12 @@ def read_run(folder: Path, label: str) -> Run:
     Raises:
         UserError: it is not a run's, or damaged.
     """
+    config, path = read_config(folder), folder / METRICS
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        path = folder / "metrics.jsonl"
         metrics = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{folder} is not a run folder (config.yaml: {error.strerror})") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} is damaged: {' '.join(str(error).split())[:200]}") from error
-    evaluations = {path.stem: read_json(path, *_EVALUATION) for path in sorted((folder / "evaluation").glob("*.json"))}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    evaluations = {path.stem: read_evaluation(path) for path in sorted((folder / EVALUATION).glob("*.json"))}
     return Run(label, folder, config, metrics, evaluations)
 
 
@@ -209,14 +207,10 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
     return [
         *texts,
-        f"{figures['mean_return']:.3f} {_spell(figures['mean_return_interval'])}",
-        f"{figures['success_rate']:.3f} {_spell(figures['success_interval'])}",
+        spelled(figures["mean_return"], figures["mean_return_interval"]),
+        spelled(figures["success_rate"], figures["success_interval"]),
         f"{figures['episodes']}",
     ]
-
-
-def _spell(interval: Sequence[float]) -> str:
-    return f"[{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def _sampling(config: Mapping[str, Any]) -> str:

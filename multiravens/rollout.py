@@ -6,15 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.envs import Demonstration, PickPlaceEnv, demonstrate
-from multiravens.envs.action import SPACE
-from multiravens.envs.oracle import goal_frames
+from multiravens.envs.environment import Observation
+from multiravens.envs.oracle import Chosen, record
 from multiravens.errors import UserError
 from multiravens.geometry import Pose
-from multiravens.heightmap import reduce_half
+from multiravens.heightmap import at_resolution
 from multiravens.pictures import Image, draw_action, turned
 from multiravens.video import Goals
 
 PICK_COLOR, PLACE_COLOR = (255, 214, 64), (64, 220, 255)
+FULL_TURN = 2 * np.pi
 _HEAT = 0.85  # of the colour where the probability is greatest
 
 
@@ -26,7 +27,7 @@ class Scoring(Protocol):
 
     def score(self, views: Any) -> Any: ...
 
-    def act(self, views: Any) -> Any: ...
+    def best(self, scores: Any) -> Any: ...
 
 
 class Rollout(NamedTuple):
@@ -60,49 +61,32 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
         raise UserError(
             f"the oracle does not solve seed {seed} ({expert.reason}), so it has no goals: try another seed"
         )
-    goals = [_seen_at(agent, expert.color[frame], expert.height[frame]) for frame in expert.goal_frames]
-    observation, info = env.reset(seed=seed)
-    start = _seen_at(agent, observation["color"], observation["height"])
-    frames, infos, rewards, seen = [observation], [info], [], []
-    actions: list[Any] = []
-    ended = False
-    while not ended:
+    images = [expert.color[frame] for frame in expert.goal_frames]
+    targets = [
+        at_resolution(image, expert.height[frame], agent.resolution)
+        for image, frame in zip(images, expert.goal_frames, strict=True)
+    ]
+    start: list[Any] = []
+    seen: list[Image] = []
+
+    def choose(observation: Observation) -> Chosen:
+        now = at_resolution(observation["color"], observation["height"], agent.resolution)
+        start.extend(() if start else now)
         shown = view(
-            *_seen_at(agent, observation["color"], observation["height"]),
+            *now,
             *start,
-            np.stack([color for color, _ in goals]),
-            np.stack([height for _, height in goals]),
-            step=len(actions),
+            np.stack([color for color, _ in targets]),
+            np.stack([height for _, height in targets]),
+            step=len(seen),
             pointer=int(observation["pointer"]) if agent.pointer == "reward" else None,
             seed=seed,
         )
         scores = agent.score([shown])[0]
         seen.append(heated(observation["color"], scores.pick, scores.place))
-        actions.append(agent.act([shown])[0])
-        observation, reward, terminated, truncated, info = env.step(actions[-1])
-        frames.append(observation)
-        infos.append(info)
-        rewards.append(reward)
-        ended = terminated or truncated
-    seen.append(observation["color"])
-    holds = np.array([info["holds"] for info in infos])
-    run = Demonstration(
-        seed=seed,
-        problem=expert.problem,
-        color=np.stack([frame["color"] for frame in frames]),
-        height=np.stack([frame["height"] for frame in frames]),
-        pointer=np.array([frame["pointer"] for frame in frames], np.int64),
-        actions={key: np.array([action[key] for action in actions], np.float32) for key in SPACE.spaces},
-        periods=np.full(len(actions), 2 * np.pi, np.float32),
-        rewards=np.array(rewards, np.float64),
-        poses=np.array([info["poses"] for info in infos], np.float32),
-        subgoals=expert.subgoals,
-        goal_frames=goal_frames(holds),
-        holds=holds,
-        success=bool(holds[-1].all()),
-        reason="" if holds[-1].all() else f"{int((~holds[-1]).sum())} of {holds.shape[1]} sub-goals left",
-    )
-    return Rollout(run, Goals(expert.subgoals, [expert.color[frame] for frame in expert.goal_frames]), seen)
+        return agent.best(scores), FULL_TURN
+
+    run = record(env, seed, choose)
+    return Rollout(run, Goals(expert.subgoals, list(images)), [*seen, run.color[-1]])
 
 
 def panels(played: Rollout) -> tuple[list[Image], list[str]]:
@@ -142,7 +126,3 @@ def heated(color: Image, pick: NDArray[np.float32], place: NDArray[np.float32]) 
         share[share < 0.06] = 0
         out += share * (np.array(paint, np.float32) - out)
     return out.astype(np.uint8)
-
-
-def _seen_at(agent: Scoring, color: Image, height: NDArray[np.float32]) -> tuple[Any, Any]:
-    return reduce_half(color, height) if agent.resolution == "half" else (color, height)

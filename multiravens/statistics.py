@@ -78,3 +78,8 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _interval(means: NDArray[np.float64], confidence: float) -> Interval:
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def spelled(mean: float, interval: Sequence[float]) -> str:
+    """A figure and its interval, as tables show them."""
+    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"

@@ -2,18 +2,13 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiravens import cli
 from multiravens.construction import instantiate
-
-_LINES = 20  # of progress in a log
+from multiravens.progress import show_progress
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +35,10 @@ def train(config: DictConfig) -> None:
     keep_memory()
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    with _progress(config.run, config.steps) as update:
-        figures = instantiate(config.trainer)({str(key): value for key, value in plain.items()}, update)
+    with show_progress(config.run, config.steps, "steps") as update:
+        figures = instantiate(config.trainer)(
+            {str(key): value for key, value in plain.items()}, lambda step, latest: update(step, _short(latest))
+        )
     if not figures:
         return  # another of several processes tells
     shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
@@ -58,27 +55,6 @@ def keep_memory() -> None:
     mallopt(mmap, 2**30)
     mallopt(trim, 2**31 - 1)
     mallopt(pad, 2**28)
-
-
-@contextmanager
-def _progress(label: str, steps: int) -> Iterator[Any]:
-    """Shows on standard error how far training has come and the time left: a bar on a terminal, lines elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, TextColumn("left {task.fields[figures]}"), console=console) as progress:
-            task = progress.add_task(label, total=steps, figures="")
-            yield lambda step, figures: progress.update(task, completed=step, figures=_short(figures))
-    else:
-        told = 0
-
-        def update(step: int, figures: Mapping[str, float]) -> None:
-            nonlocal told
-            if step - told >= steps / _LINES or step == steps:
-                told = step
-                print(f"{label}: {step} of {steps} steps; {_short(figures)}", file=sys.stderr, flush=True)
-
-        yield update
 
 
 def _short(figures: Mapping[str, float]) -> str:

@@ -1,6 +1,7 @@
 """Networks and what surrounds them: fast paths against plain ones, turns, labels, conditioning, the pointer."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from torch.nn import functional
 
 from multiravens.agents.agent import View
 from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
-from multiravens.agents.correlation import correlate, rotated_crops
+from multiravens.agents.correlation import correlate, correlate_by_fourier, correlate_directly, rotated_crops
 from multiravens.agents.isometric import Isometric, ResidualBlock
 from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
-from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Transporter
+from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Streams, Transporter, match_turns
 
 
 def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -29,27 +30,29 @@ def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("size", [8, 9])
-def test_the_fourier_correlation_is_the_plain_one(size: int) -> None:
+@pytest.mark.parametrize("size", [8, 9, 13])
+@pytest.mark.parametrize("function", [correlate, correlate_by_fourier, correlate_directly])
+def test_the_fast_correlations_are_the_plain_one(function: Any, size: int) -> None:
     maps = torch.randn(2, 3, 21, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernels = torch.randn(2, 3, 4, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     # The Fourier transform is taken in single precision, as in training.
     torch.testing.assert_close(
-        correlate(maps, kernels).double(), plain_correlate(maps, kernels), atol=1e-4, rtol=1e-4, check_dtype=False
+        function(maps.float(), kernels.float()).double(), plain_correlate(maps, kernels), atol=1e-4, rtol=1e-4
     )
 
 
-def test_the_gradients_of_the_fourier_correlation_are_the_plain_ones() -> None:
+@pytest.mark.parametrize("fast", [correlate_by_fourier, correlate_directly])
+def test_the_gradients_of_the_fast_correlations_are_the_plain_ones(fast: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(*shape, generator=generator) for shape in ((2, 3, 21, 14), (2, 3, 4, 8, 8))]
     weights = torch.randn(2, 4, 21, 14, generator=generator)
     gradients = []
-    for function in (correlate, plain_correlate):
+    for function in (fast, plain_correlate):
         maps, kernels = (tensor.clone().requires_grad_() for tensor in inputs)
         (function(maps, kernels) * weights).sum().backward()
         gradients.append((maps.grad, kernels.grad))
-    for fast, plain in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, plain, atol=1e-3, rtol=1e-4)
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
 def test_an_unturned_crop_is_cut_out_as_it_is() -> None:
@@ -66,7 +69,7 @@ def test_a_quarter_turn_takes_columns_to_rows() -> None:
         assert crop[turn, row, column] > 0.99
 
 
-class Fixed(nn.Module):
+class Fixed(Streams):
     """Streams whose query is given and whose key is given."""
 
     def __init__(self, query: Tensor, key: Tensor) -> None:
@@ -92,10 +95,12 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
     places = torch.tensor([[18, 23]])
-    _, before, turns_before = Transporter(Fixed(query(0.0), key), 16, rotations, 1, 16)(images, picks, places)
+    _, before, _ = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places)
+    turns_before = match_turns(query(0.0), key, rotations)
     for steps in (1, 9, 20):
-        turned = Fixed(query(2 * math.pi * steps / rotations), key)
-        _, after, turns_after = Transporter(turned, 16, rotations, 1, 16)(images, picks, places)
+        turned = query(2 * math.pi * steps / rotations)
+        _, after, _ = Transporter(Fixed(turned, key), 4, 16, rotations, 1, 16)(images, picks, places)
+        turns_after = match_turns(turned, key, rotations)
         # What is already turned by m steps needs m fewer.
         difference = (after.logits() - before.logits().roll(-steps, dims=1)).abs().max() / before.logits().abs().max()
         assert difference < 0.05, (steps, difference)
@@ -164,30 +169,27 @@ def test_a_residual_block_is_the_identity_at_first() -> None:
     torch.testing.assert_close(ResidualBlock(16)(x), x)
 
 
-def small(channels: int, outputs: int) -> nn.Module:
-    return Isometric(channels, outputs, width=16, depth=2, fine=8)
+def small(channels: int, pixels: int, patches: int) -> nn.Module:
+    return Isometric(channels, pixels, patches, width=16, depth=2, fine=8)
 
 
 @pytest.mark.parametrize(
-    "streams",
+    ("streams", "goals"),
     [
-        lambda: StackedStreams(small, 1),
-        lambda: StackedStreams(small, 0),
-        lambda: SplitStreams(small, 2),
-        lambda: OriginalStreams(ResNet43, 1),
+        (lambda: StackedStreams(small, 1), 1),
+        (lambda: StackedStreams(small, 0), 0),
+        (lambda: SplitStreams(small, 2), 2),
+        (lambda: OriginalStreams(ResNet43, 1), 1),
     ],
     ids=["stack", "no goal", "split", "original"],
 )
-def test_every_parameter_gets_a_gradient(streams: object) -> None:
+def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
     torch.manual_seed(0)
-    network = Transporter(streams(), 8, 4)  # type: ignore[operator]
+    network = Transporter(streams(), 4 * (1 + goals), 8, 4)
     for module in network.modules():  # zero-initialised convolutions pass no gradient on at first
         if isinstance(module, ResidualBlock):
             nn.init.normal_(module.convolve[1].weight, std=0.1)  # type: ignore[arg-type]
-    channels = 4 * (1 + {"SplitStreams": 2}.get(type(network.streams).__name__, 1))
-    if isinstance(network.streams, StackedStreams):
-        channels = network.streams.network.stem.in_channels // 16  # type: ignore[union-attr, operator, assignment]
-    images = torch.randn(2, channels, 32, 16)
+    images = torch.randn(2, 4 * (1 + goals), 32, 16)
     pick, places, turns = network(
         images, torch.tensor([[9.5, 7.0], [20.0, 8.2]]), torch.tensor([[3.0, 4.0], [9.0, 9.1]])
     )

@@ -77,7 +77,7 @@ def test_noise_out_of_range_is_refused() -> None:
         RealSense(depth_noise=-1)
 
 
-def test_half_resolution_keeps_the_highest_pixel_and_its_colour() -> None:
+def test_half_resolution_is_the_mean_of_every_four_pixels() -> None:
     rng = np.random.default_rng(0)
     height = rng.uniform(0, 0.2, (8, 6)).astype(np.float32)
     color = rng.integers(0, 255, (8, 6, 3), dtype=np.uint8)
@@ -85,9 +85,9 @@ def test_half_resolution_keeps_the_highest_pixel_and_its_colour() -> None:
     for row in range(4):
         for column in range(3):
             block = height[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            r, c = np.unravel_index(block.argmax(), (2, 2))
-            assert small_height[row, column] == block.max()
-            np.testing.assert_array_equal(small_color[row, column], color[2 * row + r, 2 * column + c])
+            colors = color[2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(4, 3)
+            assert small_height[row, column] == pytest.approx(block.mean(), abs=1e-7)
+            np.testing.assert_array_equal(small_color[row, column], np.floor(colors.mean(0) + 0.5))
     stacked = reduce_half(np.stack([color] * 3), np.stack([height] * 3))
     np.testing.assert_array_equal(stacked[0][1], small_color)
     np.testing.assert_array_equal(stacked[1][2], small_height)

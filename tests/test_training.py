@@ -13,13 +13,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from multiravens.agents.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, read_tensors
+from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import build, load, load_agent
 from multiravens.agents.session import train
 from multiravens.configuration import compose
 from multiravens.data.augmentation import SE2, moved
 from multiravens.data.demonstrations import Demonstrations
 from multiravens.errors import UserError
+from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
 from tests import synthetic
 
 TINY = ["backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8", "problems=[synthetic]"]
@@ -134,7 +135,7 @@ def test_moving_nothing_changes_nothing() -> None:
 def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path) -> None:
     train(configured(data, tmp_path / "run", "steps=2"))
     before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
-    with pytest.raises(UserError, match="learning_rate: 0.002 there, 0.1 now"):
+    with pytest.raises(UserError, match="learning_rate: 0.004 there, 0.1 now"):
         train(configured(data, tmp_path / "run", "steps=2", "learning_rate=0.1"))
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
 
@@ -147,7 +148,7 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
         (["batch=0"], "batch=0: give 1 or more"),
         (["device=cuda:7"], "device=cuda:7 is not there"),
         (["device=quantum"], "device=quantum: give auto, cpu, cuda"),
-        (["pointer=luck"], "pointer=luck: give reward or visual"),
+        (["pointer=luck"], "unknown pointer 'luck': choose from visual, reward"),
         (["fusion=split", "agent=transporter"], "fusion=split needs a goal"),
         (["fusion=split", "backbone=resnet43"], "brings its own streams"),
         (["resolution=tiny"], "unknown resolution 'tiny': choose from"),

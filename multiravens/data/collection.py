@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Protocol
 from multiravens.data.episode import Episode, write_episode
 from multiravens.data.manifest import update_manifest
 from multiravens.data.pool import Flight
-from multiravens.data.progress import Update
 from multiravens.data.store import Store
 from multiravens.errors import UserError, quote
 
@@ -24,6 +23,9 @@ class Demonstration(Protocol):
     success: bool
     reason: str
 
+
+Update = Callable[[int, int], None]
+"""Called with the numbers of episodes kept and seeds rejected so far."""
 
 Run = Callable[[int], Any]
 """Demonstrates one seed and returns a `Demonstration`."""

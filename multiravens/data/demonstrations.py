@@ -113,11 +113,6 @@ class Demonstrations:
         height = np.concatenate([quantize_height(episode.height) for _, episode in ordered])
         self.height = torch.from_numpy(height.astype(np.uint16)).to(device)
 
-    @property
-    def bytes(self) -> int:
-        """Memory of the pictures."""
-        return int(self.color.nbytes + self.height.nbytes)
-
     def batch(self, samples: np.ndarray, goals: np.ndarray) -> Batch:
         """Put samples together.
 

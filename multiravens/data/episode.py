@@ -19,7 +19,7 @@ from multiravens.data import codec
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import SHAPE
-from multiravens.heightmap import reduce_half
+from multiravens.heightmap import at_resolution
 
 FORMAT = "multiravens-episode"
 VERSION = 2
@@ -320,5 +320,5 @@ def _pictures(file: Any, steps: int, frames: Sequence[int], resolution: str) -> 
     height = np.empty((len(frames), *shape), np.float32)
     for index, (first, second) in enumerate(zip(slices["color"], slices["height"], strict=True)):
         picture = codec.decode_color(first, SHAPE), codec.decode_height(second, SHAPE)
-        color[index], height[index] = picture if resolution == "full" else reduce_half(*picture)
+        color[index], height[index] = at_resolution(*picture, resolution)
     return color, height

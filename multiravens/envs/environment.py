@@ -12,7 +12,7 @@ from multiravens.envs.primitive import OK, pick_and_place
 from multiravens.envs.problem import Problem, pointer
 from multiravens.errors import unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
-from multiravens.heightmap import reduce_half
+from multiravens.heightmap import at_resolution
 from multiravens.sim.cameras import Camera
 from multiravens.sim.motion import Motion
 from multiravens.sim.world import World
@@ -140,8 +140,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     def _observe(self) -> Observation:
         color, height = self.camera.observe(self.world, self._noise)
         height = np.minimum(height, np.float32(BOUNDS[2, 1]))
-        if self.resolution == "half":
-            color, height = reduce_half(color, height)
+        color, height = at_resolution(color, height, self.resolution)
         return {"color": color, "height": height, "pointer": np.int64(pointer(self._holds))}
 
     def _info(self, motion: str, ended: str) -> dict[str, Any]:

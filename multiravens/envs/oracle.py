@@ -1,5 +1,6 @@
 """The scripted expert's run of an episode, and the goal sequence it leaves behind."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.envs.action import SPACE
-from multiravens.envs.environment import PickPlaceEnv
+from multiravens.envs.environment import Observation, PickPlaceEnv
 from multiravens.envs.problem import pointer
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One run of the expert. T actions, B bodies, G sub-goals.
+    """One run of the expert, or of an agent. T actions, B bodies, G sub-goals.
 
     Attributes:
         seed: of the episode.
@@ -66,8 +67,28 @@ class GoalSequence:
     subgoals: list[str]
 
 
+Chosen = tuple[dict[str, NDArray[np.float32]], float]
+"""An action and `Action.period` of it [rad]."""
+
+
 def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
     """Run the expert through the episode of a seed; it acts through the public action alone."""
+
+    def asked(_: Observation) -> Chosen | None:
+        action = env.expert()
+        return None if action is None else (action.to_dict(), action.period)
+
+    return record(env, seed, asked)
+
+
+def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen | None]) -> Demonstration:
+    """Run whoever chooses the actions through the episode of a seed.
+
+    Args:
+        env: to act in.
+        seed: of the episode.
+        choose: gives the next action for what is observed; None when it knows nothing to do.
+    """
     observation, info = env.reset(seed=seed)
     frames, infos = [observation], [info]
     actions: list[dict[str, NDArray[np.float32]]] = []
@@ -75,12 +96,12 @@ def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
     rewards: list[float] = []
     ended, reason = bool(info["holds"].all()), ""
     while not ended:
-        action = env.expert()
-        if action is None:
+        chosen = choose(observation)
+        if chosen is None:
             reason = "the expert knows nothing to do"
             break
-        actions.append(action.to_dict())
-        periods.append(action.period)
+        actions.append(chosen[0])
+        periods.append(chosen[1])
         observation, reward, terminated, truncated, info = env.step(actions[-1])
         frames.append(observation)
         infos.append(info)
