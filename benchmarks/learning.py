@@ -10,15 +10,35 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from multiravens.evaluation import compare
+from multiravens.runs import EVALUATION, read_evaluation
+from multiravens.statistics import bootstrap_mean, spelled, wilson
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "learning.md"
+CHANCE = RESULTS.parent / "chance.json"
+HEADS = (
+    "row",
+    "problem",
+    "mean return",
+    "full success",
+    "target",
+    "ahead of",
+    "pointer=visual ahead of",
+    "training [min]",
+)
+ALL = "all"
+VISUAL = "evaluation-visual"
+"""Folder in a run: measured with the pointer that the camera moves."""
 SINGLES = ("placing", "stacking", "chaining", "routing")
 SAME_COLOR = ("problem.modules.placing.same_color=true", "camera=realsense")
 
@@ -34,6 +54,7 @@ class Row:
         target: mean return to reach; None where only the difference to another row counts.
         against: row that it is compared with on the same seeds.
         made: options of the demonstrations, for other than the plain ones.
+    visual: measured with pointer=visual as well.
     """
 
     problems: tuple[str, ...]
@@ -42,17 +63,18 @@ class Row:
     target: float | None = None
     against: str | None = None
     made: tuple[str, ...] = ()
+    visual: bool = False
 
 
 def rows() -> dict[str, Row]:
     """All rows by name."""
     pair, long = ("placing-stacking",), "steps=4000"
     table = {
-        "placing": Row(("placing",), ("steps=2000",), 5, 0.95),
+        "placing": Row(("placing",), ("steps=2000",), 5, 0.95, visual=True),
         "placing-same-color": Row(("placing",), ("steps=4000",), 10, 0.85, made=SAME_COLOR),
         "stacking": Row(("stacking",), ("steps=1500",), 15, 0.85),
         "placing-stacking": Row(pair, (long,), 25, 0.80),
-        "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining"),
+        "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining", visual=True),
         "routing": Row(("routing",), ("steps=3000",), 25, 0.85, "transporter-routing"),
     }
     for single in SINGLES:
@@ -82,10 +104,13 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
         spent = json.loads(told.read_text())
     start = perf_counter()
     _command("train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
-    if not (run / "evaluation").exists():
+    if not (run / EVALUATION).exists():
         told.write_text(json.dumps(spent + perf_counter() - start))
         beside = f"beside={str(row.target is not None).lower()}"
         _command("evaluate", f"run={run}", f"episodes={episodes}", f"workers={workers}", beside)
+    if row.visual and not (run / VISUAL).exists():
+        words = [f"run={run}", f"episodes={episodes}", f"workers={workers}", "beside=false", "pointer=visual"]
+        _command("evaluate", *words, f"out={run / VISUAL}")
 
 
 def _command(name: str, *words: str) -> None:
@@ -94,43 +119,64 @@ def _command(name: str, *words: str) -> None:
 
 def tell(folder: Path) -> None:
     """Print and write the table of what has been measured."""
-    from multiravens.evaluation import compare
-
-    heads = ("row", "problem", "mean return [95 %]", "full success [95 %]", "target", "ahead of", "training [min]")
-    lines = []
-    for name, row in rows().items():
-        run = folder / "runs" / name
-        for problem in row.problems:
-            path = run / "evaluation" / f"{problem}.json"
-            if not path.exists():
-                continue
-            content = json.loads(path.read_text())
-            figures = content["summary"]
-            other = folder / "runs" / (row.against or "") / "evaluation" / f"{problem}.json"
-            ahead = ""
-            if row.against and other.exists():
-                found = compare(content, json.loads(other.read_text()))
-                ahead = f"{row.against} by {found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]"
-            minutes = json.loads((run / "seconds.json").read_text()) / 60
-            lines.append(
-                (
-                    name,
-                    problem,
-                    "{:.3f} [{:.3f}, {:.3f}]".format(figures["mean_return"], *figures["mean_return_interval"]),
-                    "{:.3f} [{:.3f}, {:.3f}]".format(figures["success_rate"], *figures["success_interval"]),
-                    "" if row.target is None else f">= {row.target:.2f}",
-                    ahead,
-                    f"{minutes:.1f} of {row.minutes}",
-                )
-            )
-    table = Table(*heads, title="Learning on this machine")
+    chance = json.loads(CHANCE.read_text()) if CHANCE.exists() else {}
+    lines = [line for name, row in rows().items() for line in _lines(name, row, folder / "runs", chance)]
+    table = Table(*HEADS, title="Learning on this machine")
     for line in lines:
         table.add_row(*line)
-    Console(width=170).print(table)
-    written = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    Console(width=190).print(table)
+    written = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
     written += ["| " + " | ".join(line) + " |" for line in lines]
-    text = "\n".join(["# What agents learn", "", "By `python benchmarks/learning.py`.", "", *written, ""])
-    RESULTS.write_text(text)
+    about = (
+        "By `python benchmarks/learning.py`, and chance by `python benchmarks/chance.py`: what the expert's skill is "
+        "worth with the goals of another episode. Half resolution, `backbone=small`; intervals are 95 %, of the mean "
+        "return by bootstrap and of full success by Wilson; differences are paired by seed."
+    )
+    RESULTS.write_text("\n".join(["# What agents learn", "", about, "", *written, ""]))
+
+
+def _lines(name: str, row: Row, runs: Path, chance: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Of one row: a line a problem that has been measured, and one of all where there are several."""
+    own = _measured(runs / name / EVALUATION, row.problems)
+    other = _measured(runs / (row.against or "") / EVALUATION, row.problems)
+    visual = _measured(runs / name / VISUAL, row.problems)
+    if not own:
+        return
+    minutes = json.loads((runs / name / "seconds.json").read_text()) / 60
+    for problem, episodes in own.items():
+        returns = [episode["returned"] for episode in episodes]
+        solved = sum(episode["success"] for episode in episodes)
+        target = "" if row.target is None else f">= {row.target:.2f}"
+        if "agent=transporter" in row.options and problem in chance:
+            target = "<= 1.5 x chance, {:.3f}".format(chance[problem]["mean_return"])
+        yield (
+            name,
+            problem,
+            spelled(sum(returns) / len(returns), bootstrap_mean(returns)),
+            spelled(solved / len(returns), wilson(solved, len(returns))),
+            target,
+            _difference(episodes, other.get(problem), row.against),
+            _difference(visual.get(problem), episodes, "pointer=reward"),
+            f"{minutes:.1f} of {row.minutes}",
+        )
+
+
+def _measured(folder: Path, problems: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Episodes of each problem, and of all where there are several."""
+    paths = {problem: folder / f"{problem}.json" for problem in problems}
+    found = {problem: read_evaluation(path)["episodes"] for problem, path in paths.items() if path.exists()}
+    if len(found) == len(problems) > 1:
+        found[ALL] = [
+            {**episode, "seed": f"{problem} {episode['seed']}"} for problem in problems for episode in found[problem]
+        ]
+    return found
+
+
+def _difference(one: list[dict[str, Any]] | None, other: list[dict[str, Any]] | None, against: str | None) -> str:
+    if one is None or other is None:
+        return ""
+    found = compare({"episodes": one}, {"episodes": other})
+    return f"{against} by {found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}]"
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from multiravens import cli
+from multiravens import __version__, cli
 from multiravens.configuration import compose, flatten
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error
@@ -74,8 +74,11 @@ def evaluate(config: DictConfig) -> None:
     table = Table("problem", "agent", "mean return [95 %]", "full success [95 %]", "episodes", "skipped")
     remarks = []
     for problem, environment in environments.items():
-        content = _measured(problem, actor, environment, config, range(config.first_seed, test.stop))
-        write_evaluation(out / f"{problem}.json", {"problem": problem, **content})
+        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config)
+        content = _known(path, wanted)
+        if content is None:
+            content = wanted | _measured(problem, actor, environment, config, range(config.first_seed, test.stop))
+            write_evaluation(path, content)
         _add_rows(table, problem, content)
         other = others[problem]
         if other is not None:
@@ -140,6 +143,32 @@ def _composed(problem: str, overrides: Sequence[str]) -> dict[str, Any]:
     return {name: composed[name] for name in ("problem", "camera", "motion")}
 
 
+def _wanted(problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+    """What decides the numbers of a problem."""
+    weights = Path(config.run).expanduser() / WEIGHTS if config.run else None
+    return {
+        "problem": problem,
+        "agent": actor.name,
+        "pointer": actor.pointer,
+        "resolution": actor.resolution,
+        "environment": dict(environment),
+        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+        "asked": {name: config[name] for name in ("episodes", "first_seed", "beside")},
+        "program": __version__,
+    }
+
+
+def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the same command, stopped between problems, has measured before."""
+    if not path.exists():
+        return None
+    content = read_evaluation(path)
+    if any(content.get(name) != value for name, value in wanted.items()):
+        return None
+    print(f"{path} was measured before; remove it to measure again")
+    return content
+
+
 def _measured(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, seeds: range
 ) -> dict[str, Any]:
@@ -158,16 +187,7 @@ def _measured(
             measured = measure(each, view, environment, config.episodes, seeds, config.workers, told)
         rows[name] = described(measured)
     own = rows.pop(actor.name)
-    weights = Path(config.run).expanduser() / WEIGHTS if config.run else None
-    return {
-        "agent": actor.name,
-        "pointer": actor.pointer,
-        "resolution": actor.resolution,
-        "environment": environment,
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
-        **own,
-        "beside": rows,
-    }
+    return {**own, "beside": rows}
 
 
 def _tell(update: Update, done: int, skipped: int) -> None:

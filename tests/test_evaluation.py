@@ -112,12 +112,31 @@ def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.
     words = ["agent=random", "problems=[stacking]", "episodes=2", f"out={tmp_path}"]
     assert main(words) == 0
     content = (tmp_path / "stacking.json").read_bytes()
+    (tmp_path / "stacking.json").unlink()
     assert main(words) == 0
     assert (tmp_path / "stacking.json").read_bytes() == content
     parsed = json.loads(content)
     assert parsed["beside"]["oracle"]["summary"]["success_rate"] == 1.0
     assert parsed["summary"]["episodes"] == len(parsed["episodes"]) == 2
     assert "oracle" in capsys.readouterr().out
+
+
+def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["agent=random", "beside=false", "episodes=2", f"out={tmp_path}"]
+    assert main([*words, "problems=[stacking]"]) == 0
+    measured: list[str] = []
+
+    def counted(actor: Any, view: Any, environment: dict[str, Any], *rest: Any) -> Any:
+        measured.append(environment["problem"]["name"])
+        return measure(actor, view, environment, *rest)
+
+    monkeypatch.setattr("multiravens.evaluation.measure", counted)
+    assert main([*words, "problems=[stacking,placing]"]) == 0
+    assert measured == ["placing"] and "stacking.json was measured before" in capsys.readouterr().out
+    assert main([*words, "problems=[stacking]", "episodes=3"]) == 0
+    assert measured == ["placing", "stacking"]
 
 
 @pytest.mark.parametrize(
