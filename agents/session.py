@@ -25,6 +25,18 @@ from multiravens.runs import CONFIG, STATE, read_config, write_config
 
 _WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
+_TRAINER = (
+    "steps",
+    "seed",
+    "learning_rate",
+    "weight_decay",
+    "warmup",
+    "ema",
+    "clip",
+    "checkpoint_every",
+    "log_every",
+)
+"""Options that the trainer takes by name."""
 
 
 def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:
@@ -42,6 +54,17 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
             checkpoint does not fit, or memory runs out.
     """
     _check(config)
+    try:
+        return _trained(config, update)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _too_large(config) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _too_large(config) from error
+        raise
+
+
+def _trained(config: Mapping[str, Any], update: Update | None) -> dict[str, float]:
     problems = parse_problems(config["problems"] or ["placing"])
     folder = Path(config["run"]).expanduser()
     network, conditioning = _network(config)
@@ -53,38 +76,26 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _describe(folder, described)
-        try:
-            data = Demonstrations(episodes, config["resolution"], fabric.device)
-            catalogue = Catalogue(data.tasks, data.steps.task, data.steps.episode, data.steps.pointer)
-            sampler = Sampler(
-                catalogue,
-                instantiate(config["task_sampling"]),
-                instantiate(config["step_sampling"]),
-                config["batch"],
-                config["seed"],
-            )
-            options = ("steps", "seed", "learning_rate", "weight_decay", "warmup", "ema", "clip")
-            trainer = Trainer(
-                fabric,
-                network.to(memory_format=torch.channels_last),
-                conditioning,
-                data,
-                sampler,
-                SE2(**config["augmentation"]) if config["augmentation"] else None,
-                folder,
-                checkpoint_every=config["checkpoint_every"],
-                log_every=config["log_every"],
-                **{name: config[name] for name in options},
-            )
-            with _board(folder, fabric) as board:
-                figures = trainer.run(_both(update, board))
-                return figures if fabric.is_global_zero else {}
-        except torch.OutOfMemoryError as error:
-            raise _too_large(config) from error
-        except RuntimeError as error:
-            if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-                raise _too_large(config) from error
-            raise
+        trainer = Trainer(
+            fabric,
+            network.to(memory_format=torch.channels_last),
+            conditioning,
+            *_drawn(config, Demonstrations(episodes, config["resolution"], fabric.device)),
+            SE2(**config["augmentation"]) if config["augmentation"] else None,
+            folder,
+            **{name: config[name] for name in _TRAINER},
+        )
+        with _board(folder, fabric) as board:
+            figures = trainer.run(_both(update, board))
+            return figures if fabric.is_global_zero else {}
+
+
+def _drawn(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
+    """Demonstrations, and what draws batches of them."""
+    steps = data.steps
+    weights = instantiate(config["task_sampling"]), instantiate(config["step_sampling"])
+    catalogue = Catalogue(data.tasks, steps.task, steps.episode, steps.pointer)
+    return data, Sampler(catalogue, *weights, config["batch"], config["seed"])
 
 
 def _check(config: Mapping[str, Any]) -> None:
@@ -175,5 +186,5 @@ def _both(update: Update | None, board: SummaryWriter | None) -> Update | None:
 def _too_large(config: Mapping[str, Any]) -> UserError:
     return UserError(
         f"out of memory with batch={config['batch']}, resolution={config['resolution']}, demos={config['demos']}: "
-        "lower batch first, then demos, or use resolution=half"
+        "lower batch, then demos, or use resolution=half"
     )

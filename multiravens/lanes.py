@@ -173,7 +173,10 @@ def _serve(pipe: Connection, environment: dict[str, Any], count: int) -> None:
             answer = getattr(lanes[index], method)(argument)
         except Exception as error:  # told where the command runs
             answer = error
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:
+            return  # the command has ended; it has told why
 
 
 def _seen(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Seen:

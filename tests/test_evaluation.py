@@ -1,6 +1,7 @@
 """Evaluation: equal numbers for any number of workers, seeds that the expert solves, pointers that stay unseen."""
 
 import json
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,23 @@ def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
     assert measured == ["placing"] and "stacking.json was measured before" in capsys.readouterr().out
     assert main([*words, "problems=[stacking]", "episodes=3"]) == 0
     assert measured == ["placing", "stacking"]
+
+
+def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    class Killing(Random):
+        """Kills a worker at its second action."""
+
+        asked = 0
+
+        def act(self, views: Sequence[View]) -> list[Action]:
+            self.asked += 1
+            if self.asked == 2:
+                multiprocessing.active_children()[0].kill()
+            return super().act(views)
+
+    with pytest.raises(UserError, match="a worker was killed"):
+        measure(Killing(), View, ENVIRONMENT, 4, SEEDS, workers=2)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

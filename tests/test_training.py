@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,6 +184,17 @@ def test_damaged_foreign_and_hostile_runs_are_refused(data: Path, tmp_path: Path
         load_agent(run)
     with pytest.raises(UserError, match="not a run folder"):
         load_agent(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "allocate", [lambda *_: np.empty(2**45), lambda *_: torch.empty(2**45)], ids=["numpy", "torch"]
+)
+def test_out_of_memory_says_which_setting_to_lower(
+    allocate: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiravens.agents.session.Demonstrations", allocate)
+    with pytest.raises(UserError, match="out of memory with batch=.*: lower batch"):
+        train(configured(data, tmp_path / "run"))
 
 
 def test_the_same_seed_starts_the_same_network() -> None:
