@@ -27,6 +27,7 @@ class View:
         step: actions taken so far.
         pointer: the first sub-goal that does not hold, known from the reward; None where there is no reward.
         seed: of the episode.
+        problem: its name; empty where the agent knows but one.
     """
 
     color: NDArray[np.uint8]
@@ -38,6 +39,7 @@ class View:
     step: int
     pointer: int | None
     seed: int
+    problem: str = ""
 
 
 class Agent(ABC):

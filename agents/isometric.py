@@ -76,8 +76,15 @@ class Isometric(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """(N, channels, H, W) to (N, pixels, H, W) and (N, patches, H / stride, W / stride)."""
+        return self.finish(self.blocks(self.begin(images)), images)
+
+    def begin(self, images: Tensor) -> Tensor:
+        """(N, channels, H, W) to what the blocks see, (N, width, H / stride, W / stride)."""
+        return torch.as_tensor(self.stem(functional.pixel_unshuffle(images, self.stride)))
+
+    def finish(self, x: Tensor, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the blocks made of the images to features of pixels and of patches."""
         half = self.stride // 2
-        x = self.blocks(self.stem(functional.pixel_unshuffle(images, self.stride)))
         x = functional.relu(self.normalise(x))
         near = functional.pixel_shuffle(self.widen(x), 2) + self.edges(functional.pixel_unshuffle(images, half))
         near = functional.relu(self.refine(near))

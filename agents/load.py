@@ -24,7 +24,7 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     """Make a network and its conditioning.
 
     Args:
-        config: of a run: `agent`, `fusion`, `backbone` and `resolution`.
+        config: of a run: `agent`, `fusion`, `backbone`, `problems` and `resolution`.
 
     Raises:
         UserError: a value that is refused.
@@ -38,7 +38,12 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
         raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack")
     network = instantiate(backbone["network"])
     try:
-        streams = instantiate(fusion)(backbone=network, goals=conditioning.images, features=agent["features"])
+        streams = instantiate(fusion)(
+            backbone=network,
+            goals=conditioning.images,
+            features=agent["features"],
+            problems=config["problems"] or ["placing"],
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
     pixel = PIXEL * FACTORS[config["resolution"]]
@@ -70,6 +75,7 @@ def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu")
         raise unknown("pointer", str(chosen), POINTERS)
     tensors, _ = read_tensors(folder / WEIGHTS)
     fill(network, tensors, folder / WEIGHTS)
+    network.streams.anneal(1.0)
     return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device)
 
 
@@ -78,10 +84,15 @@ class Deployed:
 
     Args:
         agent: follows the visual pointer.
+        problem: that it is set to.
+
+    Raises:
+        UserError: the agent does not know the problem.
     """
 
-    def __init__(self, agent: TransporterAgent) -> None:
-        self.agent = agent
+    def __init__(self, agent: TransporterAgent, problem: str = "") -> None:
+        agent.network.streams.index(problem)
+        self.agent, self.problem = agent, problem
         self.reset()
 
     def reset(self) -> None:
@@ -118,6 +129,7 @@ class Deployed:
             step=self._steps,
             pointer=None,
             seed=0,
+            problem=self.problem,
         )
         self._steps += 1
         return self.agent.act([view], batch=1)[0]
@@ -134,10 +146,15 @@ class Deployed:
         return at_resolution(color, height, self.agent.resolution)
 
 
-def load(run: str | Path, device: str = "cpu") -> Deployed:
+def load(run: str | Path, problem: str = "", device: str = "cpu") -> Deployed:
     """A trained agent, ready for a robot: `load(run).act(color, height, goals)`.
 
+    Args:
+        run: the run's folder.
+        problem: that it is set to; only an agent with programs for several needs it.
+        device: where its network computes.
+
     Raises:
-        UserError: the folder is not a run's, or its checkpoint does not fit.
+        UserError: the folder is not a run's, its checkpoint does not fit, or it does not know the problem.
     """
-    return Deployed(load_agent(run, "visual", device))
+    return Deployed(load_agent(run, "visual", device), problem)

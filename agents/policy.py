@@ -100,7 +100,9 @@ class TransporterAgent(Agent):
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
-        maps = self.network.streams(filled)
+        tasks = [self.network.streams.index(view.problem) for view in views]
+        tasks += tasks[:1] * (batch - len(views))
+        maps = self.network.streams(filled, torch.tensor(tasks, device=filled.device))
         pick_odds, picks = _choose(maps.pick)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)

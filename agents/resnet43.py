@@ -4,7 +4,7 @@ Reference: Zeng et al. 2010.14406; sizes as in google-research/ravens.
 Departs: the pick sees the image as it is, where the original pads it to a square for rotations that it does not use.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,19 +85,26 @@ class OriginalStreams(Streams):
         backbone: makes a network from its channels in and out.
         goals: goal images beside the observation.
         features: of query and key.
+        problems: that it is made for.
     """
 
     coarse = False
 
-    def __init__(self, backbone: Callable[[int, int], nn.Module], goals: int, features: int = 3) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        backbone: Callable[[int, int], nn.Module],
+        goals: int,
+        features: int = 3,
+        problems: Sequence[str] = (),
+    ) -> None:
+        super().__init__(problems)
         channels = CHANNELS * (1 + goals)
         self.picking = backbone(channels, 1)
         self.query = backbone(channels, features)
         self.key = backbone(channels, features)
 
-    def forward(self, images: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W) to maps, of which the query is left out."""
+    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+        """(N, 4 (1 + goals), H, W) to maps, of which the query is left out; all problems alike."""
         return Maps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
 
     def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:

@@ -111,10 +111,11 @@ class Trainer:
         warp = self.warp(drawn.samples)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self._schedule()
+        self.network.streams.anneal(self.step / self.steps)
         outcome = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
         weights = torch.from_numpy(drawn.weights[own]).to(outcome.pick.device)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean())
+        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + self.network.streams.penalty())
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self._average()
@@ -133,7 +134,8 @@ class Trainer:
         batch = self.batch(samples, warp)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place)
+        tasks = torch.from_numpy(self.data.steps.task[samples]).to(images.device)
+        pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place, tasks)
         near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
         return score(pick_logits, places, turn_logits, labels, near)
 
@@ -216,8 +218,9 @@ class Trainer:
 
 
 def _groups(network: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    rest = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    # Convolutions are; biases, normalisation and programs are not.
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
+    rest = [parameter for parameter in network.parameters() if parameter.ndim < 4]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 

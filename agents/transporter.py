@@ -9,7 +9,7 @@ whole table on coarse cells only; a logit of each pixel tells the place to the p
 the pick and the place alone tell the turn there at full resolution.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -41,11 +41,29 @@ class Maps(NamedTuple):
 class Streams(nn.Module):
     """Makes maps of images: one network or several.
 
+    Args:
+        problems: that it is made for; plain networks treat all alike.
+
     Attributes:
         coarse: turns are matched over the whole table on cells only; otherwise at every pixel, with `kernels`.
     """
 
     coarse = True
+
+    def __init__(self, problems: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.problems = list(problems)
+
+    def index(self, problem: str) -> int:
+        """A problem as a number, for `forward`."""
+        return self.problems.index(problem) if problem in self.problems else 0
+
+    def anneal(self, share: float) -> None:
+        """Be told which share of the training is done."""
+
+    def penalty(self) -> Tensor | float:
+        """What is added to the loss."""
+        return 0.0
 
     def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
         """(N, D, R, K, K) features of what lies about the picks (N, 2) in every turn; only where not coarse."""
@@ -63,15 +81,16 @@ class StackedStreams(Streams):
         backbone: makes a network.
         goals: goal images beside the observation.
         features: D, of query and key.
+        problems: that it is made for.
     """
 
-    def __init__(self, backbone: Backbone, goals: int, features: int = 8) -> None:
-        super().__init__()
+    def __init__(self, backbone: Backbone, goals: int, features: int = 8, problems: Sequence[str] = ()) -> None:
+        super().__init__(problems)
         self.features = features
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
-    def forward(self, images: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W) to maps."""
+    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
         pixels, patches = self.network(images)
         # Split at once: the gradients of slices would be pictures of zeros, added up.
         pick, place = pixels.unbind(1)
@@ -86,6 +105,7 @@ class SplitStreams(Streams):
         backbone: makes a network.
         goals: goal images beside the observation, 1 or more.
         features: D, of query and key.
+        problems: that it is made for.
 
     Raises:
         ValueError: without a goal there is nothing to split.
@@ -93,8 +113,8 @@ class SplitStreams(Streams):
     Reference: Seita et al. 2012.03385.
     """
 
-    def __init__(self, backbone: Backbone, goals: int, features: int = 8) -> None:
-        super().__init__()
+    def __init__(self, backbone: Backbone, goals: int, features: int = 8, problems: Sequence[str] = ()) -> None:
+        super().__init__(problems)
         if goals < 1:
             raise ValueError("fusion=split needs a goal; use fusion=stack for an agent without one")
         self.features = features
@@ -102,8 +122,8 @@ class SplitStreams(Streams):
         self.scene = backbone(CHANNELS, 1, 2 * features)
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
-    def forward(self, images: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W) to maps."""
+    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
         scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
         query, key = (scene[1] * goal[1]).split(self.features, dim=1)
         return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
@@ -205,18 +225,19 @@ class Transporter(nn.Module):
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, crop)
         self.near = Turns(channels, crop, rotations) if streams.coarse else None
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor) -> tuple[Tensor, Places, Tensor]:
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> tuple[Tensor, Places, Tensor]:
         """Score every pick, every place of what is picked, and every turn there.
 
         Args:
             images: (N, C, H, W).
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
             places: (N, 2) of the places that turns are scored for.
+            tasks: (N,) indices of the problems, as `Streams.index` gives them.
 
         Returns:
             Pick logits (N, H, W), place logits, and logits (N, R) of the turns, up to a constant of each sample.
         """
-        maps: Maps = self.streams(images)
+        maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
         return maps.pick, scored, self.turns(images, picks, places, scored)
 

@@ -13,19 +13,20 @@ if find_spec("gymnasium") and find_spec("pybullet"):
     register()
 
 
-def load(run: str, device: str = "cpu") -> Any:
+def load(run: str, problem: str = "", device: str = "cpu") -> Any:
     """A trained agent, ready for a robot: `multiravens.load(run).act(color, height, goals)`.
 
     Args:
         run: folder that `multiravens.train` wrote.
+        problem: that it is set to; only an agent with programs for several needs it.
         device: where the network computes.
 
     Returns:
         A `multiravens.agents.load.Deployed`.
 
     Raises:
-        UserError: the folder is not a run's, or its checkpoint does not fit.
+        UserError: the folder is not a run's, its checkpoint does not fit, or it does not know the problem.
     """
     from multiravens.agents.load import load as load_deployed  # torch is imported only where it is needed
 
-    return load_deployed(run, device)
+    return load_deployed(run, problem, device)

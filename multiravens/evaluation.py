@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -84,6 +85,7 @@ def measure(
     Raises:
         UserError: the seeds run out first.
     """
+    shown = partial(view, problem=environment["problem"]["name"])
     records: list[Record] = []
     skipped: dict[int, str] = {}
     tried = 0
@@ -100,7 +102,7 @@ def measure(
             opened = lanes.ask("open", group)
             skipped |= {group[lane]: start for lane, start in opened.items() if isinstance(start, str)}
             starts = {lane: start for lane, start in opened.items() if not isinstance(start, str)}
-            records += _play(actor, view, lanes, group, starts)
+            records += _play(actor, shown, lanes, group, starts)
             if update:
                 update(len(records), len(skipped))
     return Measured(records, skipped)

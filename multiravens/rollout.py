@@ -80,6 +80,7 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
             step=len(seen),
             pointer=int(observation["pointer"]) if agent.pointer == "reward" else None,
             seed=seed,
+            problem=env.problem.name,
         )
         scores = agent.score([shown])[0]
         seen.append(heated(observation["color"], scores.pick, scores.place))

@@ -14,6 +14,7 @@ from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGo
 from multiravens.agents.correlation import correlate, correlate_by_fourier, correlate_directly, rotated_crops
 from multiravens.agents.isometric import Isometric, ResidualBlock
 from multiravens.agents.loss import Labels, equivalent_turns, score
+from multiravens.agents.modular import Bank, ModularStreams
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
@@ -76,7 +77,7 @@ class Fixed(Streams):
         super().__init__()
         self.query, self.key = query, key
 
-    def forward(self, images: Tensor) -> Maps:
+    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
         return Maps(images[:, 0], None, self.query, self.key)
 
 
@@ -94,12 +95,12 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
 
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
-    places = torch.tensor([[18, 23]])
-    _, before, _ = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places)
+    places, tasks = torch.tensor([[18, 23]]), torch.zeros(1, dtype=torch.long)
+    _, before, _ = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places, tasks)
     turns_before = match_turns(query(0.0), key, rotations)
     for steps in (1, 9, 20):
         turned = query(2 * math.pi * steps / rotations)
-        _, after, _ = Transporter(Fixed(turned, key), 4, 16, rotations, 1, 16)(images, picks, places)
+        _, after, _ = Transporter(Fixed(turned, key), 4, 16, rotations, 1, 16)(images, picks, places, tasks)
         turns_after = match_turns(turned, key, rotations)
         # What is already turned by m steps needs m fewer.
         difference = (after.logits() - before.logits().roll(-steps, dims=1)).abs().max() / before.logits().abs().max()
@@ -173,6 +174,10 @@ def small(channels: int, pixels: int, patches: int) -> nn.Module:
     return Isometric(channels, pixels, patches, width=16, depth=2, fine=8)
 
 
+def framed(channels: int, pixels: int, patches: int) -> nn.Module:
+    return Isometric(channels, pixels, patches, width=16, depth=0, fine=8)
+
+
 @pytest.mark.parametrize(
     ("streams", "goals"),
     [
@@ -180,8 +185,9 @@ def small(channels: int, pixels: int, patches: int) -> nn.Module:
         (lambda: StackedStreams(small, 0), 0),
         (lambda: SplitStreams(small, 2), 2),
         (lambda: OriginalStreams(ResNet43, 1), 1),
+        (lambda: ModularStreams(framed, 1, problems=["a", "b"], blocks=2, depth=3), 1),
     ],
-    ids=["stack", "no goal", "split", "original"],
+    ids=["stack", "no goal", "split", "original", "modular"],
 )
 def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
     torch.manual_seed(0)
@@ -189,9 +195,14 @@ def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
     for module in network.modules():  # zero-initialised convolutions pass no gradient on at first
         if isinstance(module, ResidualBlock):
             nn.init.normal_(module.convolve[1].weight, std=0.1)  # type: ignore[arg-type]
+        if isinstance(module, Bank):
+            nn.init.normal_(module.weight, std=0.1)
     images = torch.randn(2, 4 * (1 + goals), 32, 16)
     pick, places, turns = network(
-        images, torch.tensor([[9.5, 7.0], [20.0, 8.2]]), torch.tensor([[3.0, 4.0], [9.0, 9.1]])
+        images,
+        torch.tensor([[9.5, 7.0], [20.0, 8.2]]),
+        torch.tensor([[3.0, 4.0], [9.0, 9.1]]),
+        torch.tensor([0, 1]),
     )
     place = places.logits()
     assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16) and turns.shape == (2, 4)

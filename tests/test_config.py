@@ -47,7 +47,7 @@ EVERY_CHOICE = [
 MEASURED_AGENTS = ["oracle", "random"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
-    *(("backbone", name) for name in ("base", "resnet43", "small")),
+    *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
     *(("fusion", name) for name in ("split", "stack")),
     *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
     *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
@@ -89,7 +89,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     )
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS)
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 48
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 49
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

@@ -1,0 +1,304 @@
+"""A bank of residual blocks of one shape, and programs that say how each problem's streams run through it.
+
+Reference: Zhmoginov et al. 2107.10963 (blocks reused in any order); Mudrakarta et al. 1810.10703 (the model patch).
+Departs: every problem has a program for each of the Transporter's streams, pick, query and key.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
+from multiravens.errors import UserError, unknown
+
+STREAMS = ("pick", "query", "key")
+MIXES = ("weights", "outputs")
+STARTS = ("distinct", "uniform")
+GROUPS = 8
+_PREFERENCE = 4.0  # logit of the block that a step starts with; six blocks then share 0.92 and 0.08
+
+
+class Part(NamedTuple):
+    """Parameters of one block, or a mixture of several blocks'. C channels.
+
+    Attributes:
+        weight: (2, C, C, 3, 3) of its convolutions.
+        offset: (2, C) of its convolutions.
+        gain: (2, C) of its group normalisations.
+        shift: (2, C) of its group normalisations.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    gain: Tensor
+    shift: Tensor
+
+
+class Adapter(NamedTuple):
+    """A narrow way round a block's convolutions.
+
+    Attributes:
+        down: (r, C).
+        up: (C, r).
+    """
+
+    down: Tensor
+    up: Tensor
+
+
+class Patch(NamedTuple):
+    """What a program adds to a step of its own.
+
+    Attributes:
+        scale: (C,) of the first normalisation's gain.
+        bias: (C,) added to its shift.
+        mask: (C,) of the block's change; None for 1.
+        width: channels inside the block that are used; None for all.
+        adapter: beside the block; None for none.
+    """
+
+    scale: Tensor
+    bias: Tensor
+    mask: Tensor | None = None
+    width: int | None = None
+    adapter: Adapter | None = None
+
+
+def change(x: Tensor, part: Part, patch: Patch) -> Tensor:
+    """What a block adds to features (N, C, H, W)."""
+    inside = part.weight.shape[1] if patch.width is None else patch.width
+    gain, shift = part.gain[0] * patch.scale, part.shift[0] + patch.bias
+    y = functional.relu(functional.group_norm(x, GROUPS, gain, shift))
+    y = functional.conv2d(y, part.weight[0, :inside], part.offset[0, :inside], padding=1)
+    y = functional.relu(functional.group_norm(y, GROUPS, part.gain[1, :inside], part.shift[1, :inside]))
+    y = functional.conv2d(y, part.weight[1, :, :inside], part.offset[1], padding=1)
+    if patch.adapter is not None:
+        down, up = (matrix[..., None, None] for matrix in patch.adapter)
+        y = y + functional.conv2d(functional.relu(functional.conv2d(x, down)), up)
+    return y if patch.mask is None else y * patch.mask[:, None, None]
+
+
+class Bank(nn.Module):
+    """K blocks that take their parameters as arguments: the identity at first, as `isometric.ResidualBlock`.
+
+    Args:
+        blocks: K.
+        width: C, channels in and out, a multiple of 8.
+    """
+
+    def __init__(self, blocks: int, width: int) -> None:
+        super().__init__()
+        bound = (9 * width) ** -0.5
+        first = torch.empty(blocks, width, width, 3, 3).uniform_(-bound, bound)
+        self.weight = nn.Parameter(torch.stack([first, torch.zeros_like(first)], dim=1))
+        self.offset = nn.Parameter(torch.zeros(blocks, 2, width))
+        self.gain = nn.Parameter(torch.ones(blocks, 2, width))
+        self.shift = nn.Parameter(torch.zeros(blocks, 2, width))
+
+    def part(self, block: int) -> Part:
+        """One block's parameters."""
+        return Part(*(tensor[block] for tensor in (self.weight, self.offset, self.gain, self.shift)))
+
+    def mixed(self, shares: Tensor) -> Part:
+        """Blocks' parameters mixed in shares (K,)."""
+        return Part(
+            *(torch.tensordot(shares, tensor, 1) for tensor in (self.weight, self.offset, self.gain, self.shift))
+        )
+
+
+class Program(nn.Module):
+    """Which block runs at which step, and what each step has of its own.
+
+    Args:
+        depth: L, steps.
+        blocks: K, of the bank.
+        width: C.
+        start: `distinct`: each step prefers another block, in turn; `uniform`: none is preferred.
+
+    Attributes:
+        logits: (L, K) of the shares in which blocks are mixed.
+        scale: (L, C), of the model patch.
+        bias: (L, C), of the model patch.
+        mask: (L, C) or None.
+        width: channels inside every block, or None.
+        down: (L, r, C) of adapters, or None.
+        up: (L, C, r) of adapters, or None.
+        order: the blocks in turn once the shares are one-hot and `settle` has seen it; only they run then.
+    """
+
+    def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct") -> None:
+        super().__init__()
+        logits = torch.zeros(depth, blocks)
+        if start == "distinct":
+            logits[torch.arange(depth), torch.arange(depth) % blocks] = _PREFERENCE
+        self.logits = nn.Parameter(logits)
+        self.scale = nn.Parameter(torch.ones(depth, width))
+        self.bias = nn.Parameter(torch.zeros(depth, width))
+        self.mask: nn.Parameter | None = None
+        self.down: nn.Parameter | None = None
+        self.up: nn.Parameter | None = None
+        self.width: int | None = None
+        self.order: list[int] | None = None
+
+    def shares(self, temperature: float = 1.0) -> Tensor:
+        """(L, K), each step's add up to 1."""
+        return (self.logits / temperature).softmax(1)
+
+    def patch(self, step: int) -> Patch:
+        """What a step has of its own."""
+        adapter = None if self.down is None or self.up is None else Adapter(self.down[step], self.up[step])
+        mask = None if self.mask is None else self.mask[step]
+        return Patch(self.scale[step], self.bias[step], mask, self.width, adapter)
+
+    @torch.no_grad()
+    def harden(self) -> None:
+        """Leave each step the block of its largest share alone."""
+        best = self.logits.argmax(1, keepdim=True)
+        self.logits.fill_(-torch.inf).scatter_(1, best, 0.0)
+        self.settle()
+
+    def settle(self) -> None:
+        """Have one-hot shares run only the blocks that they name."""
+        shares = self.shares().detach()
+        self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
+
+    def entropy(self, temperature: float = 1.0) -> Tensor:
+        """Mean entropy of the steps' shares, as a share of the highest there is."""
+        shares = self.shares(temperature)
+        return -(shares * shares.clamp(min=1e-12).log()).sum(1).mean() / math.log(max(shares.shape[1], 2))
+
+
+def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: str = "weights") -> Tensor:
+    """Features (N, C, H, W) through all steps of a program.
+
+    Args:
+        x: features.
+        bank: of blocks.
+        program: says how they are used.
+        temperature: of the shares; the lower, the nearer to one-hot.
+        mix: `weights`: blocks' parameters are mixed, and one block runs a step; `outputs`: all blocks run and what they
+            make is mixed, for reference.
+    """
+    order = program.order
+    shares = None if order else program.shares(temperature)
+    for step in range(len(program.scale)):
+        patch = program.patch(step)
+        if order is not None:
+            x = x + change(x, bank.part(order[step]), patch)
+        elif shares is not None and mix == "weights":
+            x = x + change(x, bank.mixed(shares[step]), patch)
+        elif shares is not None:
+            changes = [share * change(x, bank.part(block), patch) for block, share in enumerate(shares[step])]
+            x = x + torch.stack(changes).sum(0)
+    return x
+
+
+class ModularStreams(Streams):
+    """Pick, query and key each run through a bank of blocks by the program of their problem.
+
+    Stem and heads are shared by all problems. Pick and key together tell pixels; query and key give the features of
+    patches.
+
+    Args:
+        backbone: makes what is round the blocks, an `isometric.Isometric` of depth 0.
+        goals: goal images beside the observation.
+        features: D, of query and key.
+        problems: names; each has its programs.
+        blocks: K, of a bank.
+        depth: L, steps of a program, K or more.
+        mix: `weights` or `outputs`, see `run`.
+        start: `distinct` or `uniform`, see `Program`.
+        shared: one bank for all streams; otherwise one for each.
+        temperature: of the shares at the end of training; it falls from 1.
+        entropy: weight of the shares' entropy in the loss, at the end of training; it rises from 0.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        goals: int,
+        features: int = 8,
+        problems: Sequence[str] = ("",),
+        blocks: int = 6,
+        depth: int = 6,
+        mix: str = "weights",
+        start: str = "distinct",
+        shared: bool = True,
+        temperature: float = 0.1,
+        entropy: float = 0.01,
+    ) -> None:
+        super().__init__(problems)
+        if not 1 <= blocks <= depth:
+            raise ValueError(f"blocks={blocks} and depth={depth}: give 1 block or more, and at least as many steps")
+        for name, value, known in (("mix", mix, MIXES), ("start", start, STARTS)):
+            if value not in known:
+                raise unknown(name, value, known)
+        if not 0 < temperature <= 1 or entropy < 0:
+            raise ValueError(f"temperature={temperature}, entropy={entropy}: give above 0 to 1, and 0 or more")
+        self.features, self.mix, self.last_temperature, self.weight = features, mix, temperature, entropy
+        self.frame = backbone(CHANNELS * (1 + goals), 2, 0)
+        self.width = int(self.frame.stem.out_channels)  # type: ignore[union-attr, arg-type]
+        self.banks = nn.ModuleList(Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS)))
+        self.merge = nn.Conv2d(2 * self.width, self.width, 1)
+        self.heads = nn.ModuleDict({name: _head(self.width, features) for name in STREAMS[1:]})
+        self.programs = nn.ModuleList(
+            nn.ModuleDict({stream: Program(depth, blocks, self.width, start) for stream in STREAMS}) for _ in problems
+        )
+        self.anneal(0.0)
+
+    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices, to maps."""
+        x = self.frame.begin(images)  # type: ignore[operator]
+        present = sorted(set(tasks.tolist()))
+        rows = [(tasks == task).nonzero()[:, 0] for task in present]
+        back = torch.cat(rows).argsort()
+        made = {}
+        for at, stream in enumerate(STREAMS):
+            bank = self.banks[min(at, len(self.banks) - 1)]
+            parts = [
+                run(x[own], bank, self.programs[task][stream], self.temperature, self.mix)  # type: ignore[arg-type]
+                for task, own in zip(present, rows, strict=True)
+            ]
+            made[stream] = torch.cat(parts)[back]
+        merged = self.merge(torch.cat([made["pick"], made["key"]], dim=1))
+        pick, place = self.frame.finish(merged, images)[0].unbind(1)  # type: ignore[operator]
+        return Maps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
+
+    def index(self, problem: str) -> int:
+        """Which program is a problem's.
+
+        Raises:
+            UserError: it has none.
+        """
+        if problem in self.problems:
+            return self.problems.index(problem)
+        if not problem and len(self.problems) == 1:
+            return 0
+        raise UserError(
+            f"{unknown('problem', problem, self.problems)}; this agent has a program for each of these, and learns "
+            "another by `python -m multiravens.transfer`"
+        )
+
+    def anneal(self, share: float) -> None:
+        """Set the shares' temperature, and the weight of their entropy, for a share of the training."""
+        self.temperature, self._weight = self.last_temperature**share, self.weight * share
+
+    def penalty(self) -> Tensor:
+        """What is added to the loss: programs that mix many blocks are costly."""
+        entropies = [program.entropy(self.temperature) for program in self.each_program()]
+        return self._weight * torch.stack(entropies).mean()
+
+    def each_program(self) -> list[Program]:
+        """Of all problems and streams."""
+        return [module for module in self.programs.modules() if isinstance(module, Program)]
+
+
+def _head(width: int, features: int) -> nn.Sequential:
+    return nn.Sequential(nn.GroupNorm(GROUPS, width), nn.ReLU(), nn.Conv2d(width, features, 1))

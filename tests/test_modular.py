@@ -1,0 +1,179 @@
+"""The bank and its programs: mixing, one-hot programs, streams and problems, fields that do nothing by default."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from multiravens.agents.isometric import Isometric
+from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Patch, Program, change, run
+from multiravens.errors import UserError
+
+WIDTH, BLOCKS, DEPTH = 16, 3, 5
+
+
+@pytest.fixture
+def bank() -> Bank:
+    torch.manual_seed(0)
+    made = Bank(BLOCKS, WIDTH)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+@pytest.fixture
+def features() -> Tensor:
+    return torch.randn(2, WIDTH, 6, 5, generator=torch.Generator().manual_seed(1))
+
+
+def program(start: str = "distinct") -> Program:
+    made = Program(DEPTH, BLOCKS, WIDTH, start)
+    with torch.no_grad():
+        made.scale.add_(0.1 * torch.randn_like(made.scale))
+        made.bias.add_(0.1 * torch.randn_like(made.bias))
+    return made
+
+
+def streams(problems: list[str], **options: object) -> ModularStreams:
+    torch.manual_seed(0)
+
+    def frame(channels: int, pixels: int, patches: int) -> nn.Module:
+        return Isometric(channels, pixels, patches, width=WIDTH, depth=0, fine=8)
+
+    made = ModularStreams(frame, 1, problems=problems, blocks=BLOCKS, depth=DEPTH, **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "banks" in name or "programs" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def test_mixing_weights_is_mixing_outputs_when_the_program_is_one_hot(bank: Bank, features: Tensor) -> None:
+    hard = program("uniform")
+    with torch.no_grad():
+        hard.logits.copy_(torch.randn(DEPTH, BLOCKS))
+    soft = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
+    assert (soft[0] - soft[1]).abs().max() > 1e-2  # or the next line would show nothing
+    hard.harden()
+    hard.order = None  # as a mixture, of which all but one share are 0
+    outcomes = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
+    hard.settle()
+    outcomes.append(run(features, bank, hard))
+    for outcome in outcomes[1:]:
+        torch.testing.assert_close(outcome, outcomes[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_hard_program_runs_only_the_blocks_it_names(bank: Bank, features: Tensor) -> None:
+    hard = program()
+    with torch.no_grad():
+        hard.logits.copy_(torch.eye(BLOCKS)[torch.tensor([0, 2, 0, 0, 2])])
+    hard.harden()
+    assert hard.order == [0, 2, 0, 0, 2]
+    before = run(features, bank, hard)
+    with torch.no_grad():
+        bank.weight[1] = torch.nan
+    torch.testing.assert_close(run(features, bank, hard), before)
+
+
+def test_hardening_keeps_the_block_of_the_largest_share() -> None:
+    soft = program("uniform")
+    with torch.no_grad():
+        soft.logits.copy_(torch.randn(DEPTH, BLOCKS, generator=torch.Generator().manual_seed(2)))
+    best = soft.logits.argmax(1).tolist()
+    soft.harden()
+    assert soft.order == best
+    assert soft.shares().tolist() == np.eye(BLOCKS)[best].tolist()
+
+
+def test_distinct_programs_start_with_each_block_in_turn_and_uniform_ones_with_none() -> None:
+    assert Program(DEPTH, BLOCKS, WIDTH).shares().argmax(1).tolist() == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(Program(DEPTH, BLOCKS, WIDTH, "uniform").shares(), torch.full((DEPTH, BLOCKS), 1 / 3))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"mask": torch.ones(WIDTH)},
+        {"width": WIDTH},
+        {"adapter": Adapter(torch.randn(4, WIDTH), torch.zeros(WIDTH, 4))},
+    ],
+    ids=["mask", "width", "adapter"],
+)
+def test_fields_of_a_program_do_nothing_by_default(bank: Bank, features: Tensor, field: dict[str, object]) -> None:
+    scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
+    plain = change(features, bank.part(1), Patch(scale, bias))
+    assert plain.abs().max() > 1e-2
+    torch.testing.assert_close(change(features, bank.part(1), Patch(scale, bias, **field)), plain)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"mask": torch.zeros(WIDTH)},
+        {"width": WIDTH // 2},
+        {"adapter": Adapter(torch.randn(4, WIDTH), torch.ones(WIDTH, 4))},
+    ],
+    ids=["mask", "width", "adapter"],
+)
+def test_fields_of_a_program_do_something_when_filled_in(
+    bank: Bank, features: Tensor, field: dict[str, object]
+) -> None:
+    scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
+    plain = change(features, bank.part(1), Patch(scale, bias))
+    filled = change(features, bank.part(1), Patch(scale, bias, **field))  # type: ignore[arg-type]
+    assert filled.shape == plain.shape and (filled - plain).abs().max() > 1e-2
+
+
+def test_every_problem_runs_through_its_own_programs() -> None:
+    network = streams(["one", "two"])
+    images = torch.randn(4, 8, 32, 16, generator=torch.Generator().manual_seed(3))
+    tasks = torch.tensor([0, 1, 1, 0])
+    mixed = network(images, tasks)
+    for task in (0, 1):
+        alone = network(images, torch.full((4,), task))
+        for name, found, expected in zip(mixed._fields, mixed, alone, strict=True):
+            torch.testing.assert_close(found[tasks == task], expected[tasks == task], msg=name, atol=1e-4, rtol=1e-4)
+            assert (found[tasks != task] - expected[tasks != task]).abs().max() > 1e-3, name
+
+
+def test_streams_share_one_bank_or_have_their_own() -> None:
+    shared, own = (streams(["one"], shared=choice) for choice in (True, False))
+    assert (len(shared.banks), len(own.banks)) == (1, len(STREAMS))
+
+
+def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
+    def frame(channels: int, pixels: int, patches: int) -> nn.Module:
+        return Isometric(channels, pixels, patches, width=32, depth=0, stride=4, fine=32)
+
+    counts = [
+        sum(p.numel() for p in ModularStreams(frame, 1, problems=names).parameters()) for names in (["a"], ["a", "b"])
+    ]
+    assert 0 < (counts[1] - counts[0]) / counts[1] < 0.01
+
+
+def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:
+    network = streams(["one"], start="uniform", temperature=0.1, entropy=0.5)
+    first = network.each_program()[0]
+    entropies, penalties = [], []
+    for share in (0.0, 0.5, 1.0):
+        network.anneal(share)
+        entropies.append(first.entropy(network.temperature).item())
+        penalties.append(network.penalty().item())
+    assert entropies[0] > entropies[1] > entropies[2]
+    assert penalties[0] == 0 and penalties[2] == pytest.approx(
+        0.5 * np.mean([each.entropy(0.1).item() for each in network.each_program()]), rel=1e-4
+    )
+
+
+def test_a_problem_without_a_program_is_told() -> None:
+    network = streams(["placing", "stacking"])
+    assert network.index("stacking") == 1 and streams(["placing"]).index("") == 0
+    with pytest.raises(UserError, match="unknown problem 'stakcing': choose from stacking, placing.*transfer"):
+        network.index("stakcing")
+
+
+@pytest.mark.parametrize("options", [{"blocks": 0}, {"blocks": 7, "depth": 6}, {"temperature": 0.0}, {"entropy": -1.0}])
+def test_values_out_of_range_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="give"):
+        ModularStreams(lambda *_: Isometric(8, 2, 0, width=16, depth=0), 1, **options)  # type: ignore[arg-type]
