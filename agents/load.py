@@ -75,7 +75,7 @@ def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu")
         raise unknown("pointer", str(chosen), POINTERS)
     tensors, _ = read_tensors(folder / WEIGHTS)
     fill(network, tensors, folder / WEIGHTS)
-    network.streams.anneal(1.0)
+    network.streams.settle()
     return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device)
 
 

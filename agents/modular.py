@@ -5,7 +5,7 @@ Departs: every problem has a program for each of the Transporter's streams, pick
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
 STARTS = ("distinct", "uniform")
 GROUPS = 8
-_PREFERENCE = 4.0  # logit of the block that a step starts with; six blocks then share 0.92 and 0.08
+PREFERENCE = 4.0  # logit of the block that a step starts with; six blocks then share 0.92 and 0.08
 
 
 class Part(NamedTuple):
@@ -118,6 +118,7 @@ class Program(nn.Module):
         blocks: K, of the bank.
         width: C.
         start: `distinct`: each step prefers another block, in turn; `uniform`: none is preferred.
+        rank: r, channels inside each step's adapter; 0 for no adapter.
 
     Attributes:
         logits: (L, K) of the shares in which blocks are mixed.
@@ -130,17 +131,17 @@ class Program(nn.Module):
         order: the blocks in turn once the shares are one-hot and `settle` has seen it; only they run then.
     """
 
-    def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct") -> None:
+    def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct", rank: int = 0) -> None:
         super().__init__()
         logits = torch.zeros(depth, blocks)
         if start == "distinct":
-            logits[torch.arange(depth), torch.arange(depth) % blocks] = _PREFERENCE
+            logits[torch.arange(depth), torch.arange(depth) % blocks] = PREFERENCE
         self.logits = nn.Parameter(logits)
         self.scale = nn.Parameter(torch.ones(depth, width))
         self.bias = nn.Parameter(torch.zeros(depth, width))
         self.mask: nn.Parameter | None = None
-        self.down: nn.Parameter | None = None
-        self.up: nn.Parameter | None = None
+        self.down = nn.Parameter(torch.randn(depth, rank, width) * width**-0.5) if rank else None
+        self.up = nn.Parameter(torch.zeros(depth, width, rank)) if rank else None
         self.width: int | None = None
         self.order: list[int] | None = None
 
@@ -166,10 +167,11 @@ class Program(nn.Module):
         shares = self.shares().detach()
         self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
 
-    def entropy(self, temperature: float = 1.0) -> Tensor:
-        """Mean entropy of the steps' shares, as a share of the highest there is."""
-        shares = self.shares(temperature)
-        return -(shares * shares.clamp(min=1e-12).log()).sum(1).mean() / math.log(max(shares.shape[1], 2))
+
+def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean entropy of the shares that logits (.., K) stand for, as a share of the highest there is."""
+    shares = (logits / temperature).softmax(-1)
+    return -(shares * shares.clamp(min=1e-12).log()).sum(-1).mean() / math.log(max(shares.shape[-1], 2))
 
 
 def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: str = "weights") -> Tensor:
@@ -183,6 +185,9 @@ def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: 
         mix: `weights`: blocks' parameters are mixed, and one block runs a step; `outputs`: all blocks run and what they
             make is mixed, for reference.
     """
+    if torch.is_grad_enabled() and not x.requires_grad:
+        # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
+        x = x.detach().requires_grad_()
     order = program.order
     shares = None if order else program.shares(temperature)
     for step in range(len(program.scale)):
@@ -215,6 +220,7 @@ class ModularStreams(Streams):
         shared: one bank for all streams; otherwise one for each.
         temperature: of the shares at the end of training; it falls from 1.
         entropy: weight of the shares' entropy in the loss, at the end of training; it rises from 0.
+        adapters: channels inside adapters, of the problems whose programs have them.
 
     Raises:
         ValueError: a value out of its range.
@@ -233,6 +239,7 @@ class ModularStreams(Streams):
         shared: bool = True,
         temperature: float = 0.1,
         entropy: float = 0.01,
+        adapters: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(problems)
         if not 1 <= blocks <= depth:
@@ -248,9 +255,12 @@ class ModularStreams(Streams):
         self.banks = nn.ModuleList(Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS)))
         self.merge = nn.Conv2d(2 * self.width, self.width, 1)
         self.heads = nn.ModuleDict({name: _head(self.width, features) for name in STREAMS[1:]})
+        ranks = [(adapters or {}).get(problem, 0) for problem in problems]
         self.programs = nn.ModuleList(
-            nn.ModuleDict({stream: Program(depth, blocks, self.width, start) for stream in STREAMS}) for _ in problems
+            nn.ModuleDict({stream: Program(depth, blocks, self.width, start, rank) for stream in STREAMS})
+            for rank in ranks
         )
+        self.annealed = False
         self.anneal(0.0)
 
     def forward(self, images: Tensor, tasks: Tensor) -> Maps:
@@ -288,16 +298,31 @@ class ModularStreams(Streams):
 
     def anneal(self, share: float) -> None:
         """Set the shares' temperature, and the weight of their entropy, for a share of the training."""
+        if self.annealed:
+            return
         self.temperature, self._weight = self.last_temperature**share, self.weight * share
+
+    def settle(self) -> None:
+        """Take training for done: the last temperature from now on, and one-hot programs run their blocks alone."""
+        self.anneal(1.0)
+        self.annealed = True
+        for program in self.each_program():
+            program.settle()
 
     def penalty(self) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""
-        entropies = [program.entropy(self.temperature) for program in self.each_program()]
-        return self._weight * torch.stack(entropies).mean()
+        return self._weight * entropy(
+            torch.stack([program.logits for program in self.each_program()]), self.temperature
+        )
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""
         return [module for module in self.programs.modules() if isinstance(module, Program)]
+
+    def programs_of(self, problem: str) -> list[Program]:
+        """Of one problem's streams, in the order of `STREAMS`."""
+        modules = self.programs[self.index(problem)].modules()
+        return [module for module in modules if isinstance(module, Program)]
 
 
 def _head(width: int, features: int) -> nn.Sequential:

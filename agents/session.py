@@ -1,7 +1,7 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import yaml
 from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
+from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.load import build
 from multiravens.agents.policy import POINTERS
 from multiravens.agents.training import FIGURES, Trainer, Update
+from multiravens.agents.transporter import Transporter
 from multiravens.configuration import CONFIGS, flatten, options
 from multiravens.construction import instantiate
 from multiravens.data.augmentation import SE2
@@ -53,24 +55,38 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
         UserError: an option can't be met, the demonstrations are too few, the folder holds another run or is in use, a
             checkpoint does not fit, or memory runs out.
     """
-    _check(config)
-    try:
-        return _trained(config, update)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _too_large(config) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _too_large(config) from error
-        raise
-
-
-def _trained(config: Mapping[str, Any], update: Update | None) -> dict[str, float]:
+    check(config)
     problems = parse_problems(config["problems"] or ["placing"])
+    with memory_told(config):
+        network, conditioning = _network(config)
+        described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
+        return learn(config, problems, network, conditioning, described, update)
+
+
+def learn(
+    config: Mapping[str, Any],
+    problems: Sequence[str],
+    network: Transporter,
+    conditioning: Conditioning,
+    described: Mapping[str, Any],
+    update: Update | None = None,
+) -> dict[str, float]:
+    """Train a network on the demonstrations of some problems, in the folder of a run.
+
+    Args:
+        config: of `train.yaml`, checked.
+        problems: names.
+        network: as it starts; what needs no gradient stays as it is.
+        conditioning: which goal images it is shown.
+        described: what the run's configuration shall say, but for the demonstrations' environments, which are added.
+        update: called with the steps taken and the latest figures.
+
+    Returns:
+        The latest figures; none but in the first of several processes.
+    """
     folder = Path(config["run"]).expanduser()
-    network, conditioning = _network(config)
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
-    described = {name: config[name] for name in config if name != "trainer"}
-    described |= {"problems": problems, "environment": environments}
+    described = {**described, "environment": {**described.get("environment", {}), **environments}}
     fabric = fabric_of(config)
     fabric.launch()
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
@@ -78,7 +94,7 @@ def _trained(config: Mapping[str, Any], update: Update | None) -> dict[str, floa
             _describe(folder, described)
         trainer = Trainer(
             fabric,
-            network.to(memory_format=torch.channels_last),
+            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
             *_drawn(config, Demonstrations(episodes, config["resolution"], fabric.device)),
             SE2(**config["augmentation"]) if config["augmentation"] else None,
@@ -90,6 +106,19 @@ def _trained(config: Mapping[str, Any], update: Update | None) -> dict[str, floa
             return figures if fabric.is_global_zero else {}
 
 
+@contextmanager
+def memory_told(config: Mapping[str, Any]) -> Iterator[None]:
+    """Turns want of memory into a line that says which setting to lower."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _too_large(config) from error
+    except RuntimeError as error:
+        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
+            raise _too_large(config) from error
+        raise
+
+
 def _drawn(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
     """Demonstrations, and what draws batches of them."""
     steps = data.steps
@@ -98,7 +127,12 @@ def _drawn(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrati
     return data, Sampler(catalogue, *weights, config["batch"], config["seed"])
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse options that can't be met.
+
+    Raises:
+        UserError: one can't.
+    """
     for name in ("demos", "steps", "batch", "devices", "checkpoint_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]}: give 1 or more")
@@ -122,7 +156,7 @@ def _trainable() -> list[str]:
     return [name for name, file in files.items() if "conditioning" in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
-def _network(config: Mapping[str, Any]) -> Any:
+def _network(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])

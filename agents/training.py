@@ -74,6 +74,7 @@ class Trainer:
         self.sampler, self.augmentation, self.folder = sampler, augmentation, folder
         self.steps, self.seed, self.learning_rate, self.warmup = steps, seed, learning_rate, warmup
         self.ema, self.clip = ema, clip
+        self.tasks = np.array([network.streams.index(name) for name in data.tasks], np.int64)
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -134,7 +135,7 @@ class Trainer:
         batch = self.batch(samples, warp)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        tasks = torch.from_numpy(self.data.steps.task[samples]).to(images.device)
+        tasks = torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(images.device)
         pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place, tasks)
         near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
         return score(pick_logits, places, turn_logits, labels, near)
@@ -204,6 +205,8 @@ class Trainer:
         # In the network's own order: a file lists its tensors in another one.
         self.averaged = {name: torch.empty_like(tensor).copy_(averaged[name]) for name, tensor in self.averaged.items()}
         for name, parameter in self.network.named_parameters():
+            if f"optimizer.step.{name}" not in state:
+                continue  # it has had no gradient yet
             # Laid out in memory as the parameter is: the fused optimizer goes through both in the order of memory.
             moments = {
                 key: torch.empty_like(parameter).copy_(state[f"optimizer.{key}.{name}"])

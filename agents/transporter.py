@@ -61,6 +61,9 @@ class Streams(nn.Module):
     def anneal(self, share: float) -> None:
         """Be told which share of the training is done."""
 
+    def settle(self) -> None:
+        """Be told that training is done."""
+
     def penalty(self) -> Tensor | float:
         """What is added to the loss."""
         return 0.0

@@ -68,10 +68,10 @@ class Row:
 
 def rows() -> dict[str, Row]:
     """All rows by name."""
-    pair, long = ("placing-stacking",), "steps=4000"
+    pair, long = ("placing-stacking",), "steps=3000"
     table = {
         "placing": Row(("placing",), ("steps=2000",), 5, 0.95, visual=True),
-        "placing-same-color": Row(("placing",), ("steps=4000",), 10, 0.85, made=SAME_COLOR),
+        "placing-same-color": Row(("placing",), ("steps=3000",), 10, 0.85, made=SAME_COLOR),
         "stacking": Row(("stacking",), ("steps=1500",), 15, 0.85),
         "placing-stacking": Row(pair, (long,), 25, 0.80),
         "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining", visual=True),
@@ -88,7 +88,7 @@ def rows() -> dict[str, Row]:
         "adaptive": ("task_sampling=adaptive", "step_sampling=prioritised"),
     }.items():
         against = None if name == "uniform" else "singles-uniform"
-        table[f"singles-{name}"] = Row(SINGLES, ("demos=50", "steps=6000", *sampling), 45, against=against)
+        table[f"singles-{name}"] = Row(SINGLES, ("demos=50", "steps=3000", *sampling), 45, against=against)
     return table
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "demos": ("multiravens.demos", "write expert demonstrations of a problem"),
     "train": ("multiravens.train", "train an agent on demonstrations"),
+    "transfer": ("multiravens.transfer", "teach a trained agent a new problem"),
     "evaluate": ("multiravens.evaluate", "measure an agent on held-out episodes"),
     "report": ("multiravens.report", "compare runs in a page, plots and a table"),
     "render": ("multiravens.render", "draw a video of a problem being solved"),
@@ -153,7 +154,7 @@ def _dispatch(argv: list[str]) -> int:
         print(_overview())
         return 0
     if argv[0] == "--version":
-        print(_version())
+        print(installed_version())
         return 0
     if argv[0].startswith("-"):
         raise unknown("flag", argv[0], ("--help", "--version"))
@@ -253,7 +254,7 @@ def _remark(path: str, remarks: Mapping[str, str]) -> str:
     return remarks.get(key, "")
 
 
-def _version() -> str:
+def installed_version() -> str:
     """Returns the installed version."""
     try:
         return version("multiravens")

@@ -53,19 +53,25 @@ def compose(
     roots = search_path(config_dirs)
     if config_name not in options(roots, ""):
         raise unknown("configuration", config_name, options(roots, ""))
-    chosen, values = {}, []
+    chosen, values, names = {}, [], {}
+    plain = _plain_values(config_name, roots)
     for override in [_parsed(text) for text in overrides]:
-        if _is_selection(override, roots):
+        if override.key_or_group in plain:
+            names[override.key_or_group] = override.value()
+        elif _is_selection(override, roots):
             chosen[override.get_key_element()] = _selected(override, roots)
         else:
             values.append(override)
     selections = [text for texts in chosen.values() for text in texts]
-    default = _load(config_name, selections, roots)
+    default = OmegaConf.merge(_load(config_name, selections, roots), names)
+    assert isinstance(default, DictConfig)
     if not values:
         return _resolved(default)
     known = OmegaConf.to_container(default)
     texts = [_fitted(override, known) for override in values]
-    config = _resolved(_load(config_name, [*selections, *texts], roots))
+    merged = OmegaConf.merge(_load(config_name, [*selections, *texts], roots), names)
+    assert isinstance(merged, DictConfig)
+    config = _resolved(merged)
     _check_types(known, OmegaConf.to_container(config), "")
     return config
 
@@ -157,6 +163,16 @@ def _as_text(text: str) -> str:
     """Quotes a plain value, such as a path with a space or an umlaut, which hydra's grammar only takes in quotes."""
     key, equals, value = text.partition("=")
     return f"{key}{equals}'{value}'" if value and not set(value) & set("[]{}'\"\\$\n") else ""
+
+
+def _plain_values(config_name: str, roots: Sequence[Path]) -> set[str]:
+    """Names that a configuration gives a value itself where a group is called alike, which hydra would take it for."""
+    path = next(root / f"{config_name}.yaml" for root in roots if (root / f"{config_name}.yaml").exists())
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return set()  # told where it is composed
+    return set(content) & set(groups(roots)) if isinstance(content, dict) else set()
 
 
 def _is_selection(override: Override, roots: Sequence[Path]) -> bool:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from multiravens import __version__, cli
+from multiravens import cli
 from multiravens.configuration import compose, flatten
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error
@@ -154,7 +154,7 @@ def _wanted(problem: str, actor: Any, environment: Mapping[str, Any], config: Di
         "environment": dict(environment),
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
         "asked": {name: config[name] for name in ("episodes", "first_seed", "beside")},
-        "program": __version__,
+        "program": cli.installed_version(),
     }
 
 

@@ -37,7 +37,7 @@ def train(config: DictConfig) -> None:
     assert isinstance(plain, dict)
     with show_progress(config.run, config.steps, "steps") as update:
         figures = instantiate(config.trainer)(
-            {str(key): value for key, value in plain.items()}, lambda step, latest: update(step, _short(latest))
+            {str(key): value for key, value in plain.items()}, lambda step, latest: update(step, short(latest))
         )
     if not figures:
         return  # another of several processes tells
@@ -57,7 +57,8 @@ def keep_memory() -> None:
     mallopt(pad, 2**28)
 
 
-def _short(figures: Mapping[str, float]) -> str:
+def short(figures: Mapping[str, float]) -> str:
+    """Losses and accuracies in a few words."""
     losses = f"loss {figures['loss_pick'] + figures['loss_place']:.2f}"
     names = ("pick", "place", "rotation")
     return f"{losses}, right " + ", ".join(f"{name} {figures[f'accuracy_{name}']:.0%}" for name in names)

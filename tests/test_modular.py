@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from multiravens.agents.isometric import Isometric
-from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Patch, Program, change, run
+from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Patch, Program, change, entropy, run
 from multiravens.errors import UserError
 
 WIDTH, BLOCKS, DEPTH = 16, 3, 5
@@ -158,11 +158,11 @@ def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:
     entropies, penalties = [], []
     for share in (0.0, 0.5, 1.0):
         network.anneal(share)
-        entropies.append(first.entropy(network.temperature).item())
+        entropies.append(entropy(first.logits, network.temperature).item())
         penalties.append(network.penalty().item())
     assert entropies[0] > entropies[1] > entropies[2]
     assert penalties[0] == 0 and penalties[2] == pytest.approx(
-        0.5 * np.mean([each.entropy(0.1).item() for each in network.each_program()]), rel=1e-4
+        0.5 * np.mean([entropy(each.logits, 0.1).item() for each in network.each_program()]), rel=1e-4
     )
 
 

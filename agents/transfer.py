@@ -1,0 +1,236 @@
+"""Teaching a trained agent a new problem: its programs, an adapter, or everything, on a few demonstrations."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
+from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.load import build
+from multiravens.agents.loss import Labels, equivalent_turns, score
+from multiravens.agents.modular import PREFERENCE, STARTS, ModularStreams
+from multiravens.agents.policy import BATCH
+from multiravens.agents.session import check, learn, memory_told
+from multiravens.agents.training import Update
+from multiravens.agents.transporter import Streams, Transporter
+from multiravens.data.demonstrations import Demonstrations, load
+from multiravens.data.files import locked
+from multiravens.errors import UserError, unknown
+from multiravens.registration import parse_problems
+from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
+
+LEARNING_RATES = {
+    "order": 0.02,
+    "patch": 0.01,
+    "order+patch": 0.01,
+    "adapter": 0.01,
+    "full": 0.002,
+    "scratch": 0.004,
+}
+HARDEN = "harden"
+ALONE = ("full", "scratch")
+"""These change what all problems share, so that the new run knows the new problem alone."""
+NEAREST = "nearest"
+_PROBED = 64  # samples that tell which known problem is nearest
+_PROGRAMS = "streams.programs."
+_OWN = (
+    *("demos", "data", "split", "steps", "batch", "seed", "device", "threads", "checkpoint_every", "log_every"),
+    *("task_sampling", "step_sampling"),
+)
+"""Options of `transfer.yaml` that stand in the new run's configuration as they are."""
+_TRAINED = {
+    "order": ("logits",),
+    "patch": ("scale", "bias"),
+    "order+patch": ("logits", "scale", "bias"),
+    "adapter": ("down", "up"),
+}
+"""Of the new problem's programs."""
+
+
+def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:
+    """Teach the agent of a run a new problem, in a run of its own.
+
+    Args:
+        config: of `transfer.yaml`, plain values.
+        update: called with the steps taken and the latest figures.
+
+    Returns:
+        The latest figures, and `trained` and `parameters`: how many were trained, and how many there are; nothing but
+        the two after hardening.
+
+    Raises:
+        UserError: an option can't be met, the agent has no programs or knows the problem, or what `train` raises.
+    """
+    kind = str(config["train"])
+    if kind not in (*LEARNING_RATES, HARDEN):
+        raise unknown("train", kind, [*LEARNING_RATES, HARDEN])
+    if config["run"] is None:
+        raise UserError("give the folder of a trained agent's run as run=FOLDER")
+    source = Path(config["run"]).expanduser()
+    trained = read_config(source)
+    tensors, _ = read_tensors(source / WEIGHTS)
+    if kind == HARDEN:
+        return _hardened(config, source, trained, tensors)
+    problem = _new_problem(config, trained)
+    known = [] if kind in ALONE else [name for name in trained["problems"] if name != problem]
+    merged = _merged(config, trained, problem, known)
+    check(merged)
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.manual_seed(config["seed"])
+    with memory_told(merged):
+        network, conditioning = build(merged)
+        if kind != "scratch":
+            before, _ = build(trained)
+            fill(before, tensors, source / WEIGHTS)
+            _take_over(network, before, problem, _started(config, merged, before, problem))
+        counted = _freeze(network, problem, kind)
+        known_environments = {name: trained["environment"][name] for name in known}
+        described = {name: merged[name] for name in merged} | {"environment": known_environments}
+        return learn(merged, [problem], network, conditioning, described, update) | counted
+
+
+def _new_problem(config: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    if config["problem"] is None:
+        raise UserError("give the name of the new problem as problem=NAME")
+    (problem,) = parse_problems([config["problem"]])
+    if problem in trained["problems"] and not config["replace"]:
+        raise UserError(
+            f"{config['run']} knows {problem} already: give replace=true to teach it anew, or another problem"
+        )
+    return problem
+
+
+def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str, known: list[str]) -> dict[str, Any]:
+    """The configuration of the new run: the known one's, with what this command says."""
+    kind, rank = str(config["train"]), int(config["rank"])
+    if config["start"] not in (NEAREST, *STARTS):
+        raise unknown("start", str(config["start"]), (NEAREST, *STARTS))
+    if rank < 1:
+        raise UserError(f"rank={rank}: give 1 or more")
+    source = str(config["run"]).rstrip("/")
+    streams = dict(trained["backbone"]["streams"] or {})
+    adapters = {name: each for name, each in (streams.get("adapters") or {}).items() if name in known}
+    if kind == "adapter":
+        adapters[problem] = rank
+    if "ModularStreams" in str(streams.get("_target_")):
+        streams["adapters"] = adapters
+    elif kind not in ALONE:
+        raise UserError(f"{source} has no programs: train one with backbone=modular, or give train=full or scratch")
+    return {
+        **trained,
+        **{name: config[name] for name in _OWN},
+        "backbone": {**trained["backbone"], "streams": streams or None},
+        "problems": [*known, problem],
+        "run": config["out"] or f"{source}-{problem}-{kind}",
+        "learning_rate": config["learning_rate"] or LEARNING_RATES[kind],
+        "devices": 1,
+        "transfer": {"run": source, "train": kind, "start": config["start"], "problem": problem},
+    }
+
+
+def _started(config: Mapping[str, Any], merged: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
+    """The known problem whose program the new one starts from."""
+    if config["start"] != NEAREST or not isinstance(before.streams, ModularStreams):
+        return None
+    episodes, _ = load(config["data"], [problem], config["demos"], merged["resolution"], config["split"])
+    data = Demonstrations(episodes, merged["resolution"])
+    rng = np.random.default_rng(config["seed"])
+    samples = rng.permutation(len(data.steps.task))[:_PROBED]
+    conditioning = build(merged)[1]
+    before.streams.settle()
+    losses = {name: probe(before, conditioning, data, samples, name) for name in before.streams.problems}
+    return min(losses, key=lambda name: losses[name])
+
+
+@torch.inference_mode()
+def probe(
+    network: Transporter, conditioning: Conditioning, data: Demonstrations, samples: NDArray[np.int64], program: str
+) -> float:
+    """Mean loss on samples of another problem, run through a known problem's programs."""
+    table, losses = data.steps, []
+    for own in np.array_split(samples, -(-len(samples) // BATCH)):
+        goals = conditioning.choose(table.pointer[own], table.step[own], data.counts[table.episode[own]])
+        batch = data.batch(own, goals)
+        labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, network.rotations))
+        tasks = torch.full((len(own),), network.streams.index(program))
+        pick_logits, places, turn_logits = network(batch.images, batch.pick, batch.place, tasks)
+        outcome = score(pick_logits, places, turn_logits, labels, 1.0)
+        losses.append(outcome.pick + outcome.place)
+    return float(torch.cat(losses).mean())
+
+
+def _take_over(network: Transporter, before: Transporter, problem: str, started: str | None) -> None:
+    """Copy what is shared, the known problems' programs, and the new one's from the problem it starts from."""
+    own, known = network.state_dict(), before.state_dict()
+    with torch.no_grad():
+        for name, tensor in known.items():
+            if _PROGRAMS not in name:
+                own[name].copy_(tensor)
+        if not isinstance(before.streams, ModularStreams):
+            return
+        sources = {name: name for name in network.streams.problems if name != problem} | {problem: started}
+        for name, source in sources.items():
+            if source is None:
+                continue
+            at, of = (f"{_PROGRAMS}{streams.index(each)}." for streams, each in _both(network, name, before, source))
+            for key, tensor in known.items():
+                target = key.replace(of, at, 1)
+                if key.startswith(of) and target in own:
+                    own[target].copy_(tensor)
+    _soften(network, problem)
+
+
+def _both(network: Transporter, name: str, before: Transporter, source: str) -> list[tuple[Streams, str]]:
+    return [(network.streams, name), (before.streams, source)]
+
+
+def _soften(network: Transporter, problem: str) -> None:
+    """A one-hot program has no gradient: it starts over as one that prefers the same blocks."""
+    assert isinstance(network.streams, ModularStreams)
+    for program in network.streams.programs_of(problem):
+        with torch.no_grad():
+            hard = program.logits == -torch.inf
+            if bool(hard.any()):
+                program.logits.copy_((~hard) * PREFERENCE * network.streams.last_temperature)
+
+
+def _freeze(network: Transporter, problem: str, kind: str) -> dict[str, float]:
+    """Leave a gradient to what is trained; how many parameters that is, and of how many."""
+    streams = network.streams
+    if isinstance(streams, ModularStreams) and kind != "scratch":
+        streams.settle()
+    if kind not in ALONE:
+        assert isinstance(streams, ModularStreams)
+        network.requires_grad_(False)
+        for program in streams.programs_of(problem):
+            program.order = None
+            for name in _TRAINED[kind]:
+                parameter = getattr(program, name)
+                parameter.requires_grad_(True)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    return {"trained": sum(count for count, own in counts if own), "parameters": sum(count for count, _ in counts)}
+
+
+def _hardened(
+    config: Mapping[str, Any], source: Path, trained: dict[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """Every known program one-hot, in a run of its own."""
+    folder = Path(config["out"] or f"{str(config['run']).rstrip('/')}-hard").expanduser()
+    network, _ = build(trained)
+    fill(network, tensors, source / WEIGHTS)
+    if not isinstance(network.streams, ModularStreams):
+        raise UserError(f"{source} has no programs: train it with backbone=modular")
+    for program in network.streams.each_program():
+        program.harden()
+    with locked(folder, "run"):
+        if (folder / CONFIG).exists():
+            raise UserError(f"{folder} holds a run already: give another out=FOLDER")
+        write_tensors(folder / WEIGHTS, network.state_dict(), {"step": 0})
+        write_config(folder, {**trained, "run": str(folder), "transfer": {"run": str(source), "train": HARDEN}})
+    return {"trained": 0, "parameters": sum(parameter.numel() for parameter in network.parameters())}

@@ -1,0 +1,169 @@
+"""Transfer: what is frozen stays to the bit, known problems are acted on as before, mistakes are one line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from multiravens.agents.agent import View
+from multiravens.agents.checkpoint import read_tensors
+from multiravens.agents.load import load_agent
+from multiravens.agents.modular import ModularStreams
+from multiravens.agents.session import train
+from multiravens.agents.transfer import transfer
+from multiravens.configuration import compose
+from multiravens.errors import UserError
+from multiravens.runs import CONFIG, WEIGHTS
+from multiravens.transfer import main
+from tests import synthetic
+
+TINY = ["backbone=modular", "backbone.network.width=16", "backbone.network.fine=8", "demos=4", "batch=4", "threads=1"]
+TINY += ["backbone.streams.blocks=2", "backbone.streams.depth=3", "checkpoint_every=2"]
+SHORT = ["demos=3", "steps=3", "batch=2", "threads=1"]
+
+
+def plain(name: str, *words: str) -> dict[str, Any]:
+    config = OmegaConf.to_container(compose(name, words), resolve=True)
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for problem in ("one", "two", "new"):
+        synthetic.write(folder, 4, problem)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "two"
+    train(plain("train", *TINY, "problems=[one,two]", "steps=4", f"data={data}", f"run={folder}"))
+    return folder
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return read_tensors(run / WEIGHTS)[0]
+
+
+def view(problem: str) -> View:
+    episode = synthetic.episode(7)
+    color, height = episode.color[:, ::2, ::2], episode.height[:, ::2, ::2]
+    return View(color[0], height[0], color[0], height[0], color[1:], height[1:], 0, 0, 7, problem)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("order", {"logits"}), ("patch", {"scale", "bias"}), ("order+patch", {"logits", "scale", "bias"})]
+    + [("adapter", {"down", "up"})],
+)
+def test_what_is_frozen_stays_to_the_bit(kind: str, fields: set[str], run: Path, data: Path, tmp_path: Path) -> None:
+    before, source = weights(run), (run / WEIGHTS).read_bytes()
+    words = [f"run={run}", "problem=new", f"train={kind}", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
+    figures = transfer(plain("transfer", *words, "start=distinct"))
+    after = weights(tmp_path / "new")
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=0, msg=name)
+    added = {name: tensor for name, tensor in after.items() if name not in before}
+    assert all(name.startswith("streams.programs.2.") for name in added)
+    own = sum(tensor.numel() for name, tensor in added.items() if name.rpartition(".")[2] in fields)
+    assert figures["trained"] == own < 0.05 * figures["parameters"]
+    assert (run / WEIGHTS).read_bytes() == source
+    old, new = load_agent(run), load_agent(tmp_path / "new")
+    for problem in ("one", "two"):
+        for found, expected in zip(new.act([view(problem)]), old.act([view(problem)]), strict=True):
+            for key in expected:
+                np.testing.assert_array_equal(found[key], expected[key])
+    assert new.act([view("new")])[0]["pick_position"].shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"), [("order", {"logits"}), ("patch", {"scale", "bias"}), ("adapter", {"down", "up"})]
+)
+def test_only_what_is_named_is_trained(kind: str, fields: set[str], run: Path, data: Path, tmp_path: Path) -> None:
+    ends = []
+    for steps in (1, 4):
+        out = tmp_path / str(steps)
+        words = [f"run={run}", "problem=new", f"train={kind}", f"data={data}", f"out={out}", *SHORT]
+        transfer(plain("transfer", *words, "start=distinct", f"steps={steps}"))
+        ends.append(weights(out))
+    changed = {name.rpartition(".")[2] for name, tensor in ends[0].items() if not torch.equal(tensor, ends[1][name])}
+    assert changed == fields
+
+
+def test_a_new_problem_starts_from_the_nearest_known_one(run: Path, data: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "problem=new", "train=patch", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
+    transfer(plain("transfer", *words))
+    after = weights(tmp_path / "new")
+    orders = [after[f"streams.programs.{index}.pick.logits"] for index in range(3)]
+    assert any(torch.equal(orders[2], known) for known in orders[:2]) and not torch.equal(orders[0], orders[1])
+
+
+@pytest.mark.parametrize("kind", ["full", "scratch"])
+def test_what_changes_everything_knows_the_new_problem_alone(kind: str, run: Path, data: Path, tmp_path: Path) -> None:
+    source = (run / WEIGHTS).read_bytes()
+    words = [f"run={run}", "problem=new", f"train={kind}", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
+    figures = transfer(plain("transfer", *words))
+    assert figures["trained"] == figures["parameters"] and (run / WEIGHTS).read_bytes() == source
+    agent = load_agent(tmp_path / "new")
+    assert agent.network.streams.problems == ["new"]
+    with pytest.raises(UserError, match="unknown problem 'one'"):
+        agent.act([view("one")])
+
+
+def test_hardened_programs_run_their_blocks_alone(run: Path, tmp_path: Path) -> None:
+    assert main([f"run={run}", "train=harden", f"out={tmp_path / 'hard'}"]) == 0
+    soft, hard = load_agent(run).network.streams, load_agent(tmp_path / "hard").network.streams
+    assert isinstance(soft, ModularStreams) and isinstance(hard, ModularStreams)
+    for before, after in zip(soft.each_program(), hard.each_program(), strict=True):
+        assert before.order is None and after.order == before.logits.argmax(1).tolist()
+
+
+def test_a_hardened_program_can_be_taught_an_order_again(run: Path, data: Path, tmp_path: Path) -> None:
+    assert main([f"run={run}", "train=harden", f"out={tmp_path / 'hard'}"]) == 0
+    words = [f"run={tmp_path / 'hard'}", "problem=new", "train=order", f"data={data}", f"out={tmp_path / 'new'}"]
+    assert main([*words, *SHORT]) == 0
+    logits = weights(tmp_path / "new")["streams.programs.2.pick.logits"]
+    assert bool(logits.isfinite().all()) and logits.unique().numel() > 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["problem=new", "train=ordr"], "unknown train 'ordr': choose from order"),
+        (["train=order"], "give the name of the new problem"),
+        (["problem=one"], "knows one already: give replace=true"),
+        (["problem=new", "start=far"], "unknown start 'far'"),
+        (["problem=new", "rank=0", "train=adapter"], "rank=0: give 1 or more"),
+        (["problem=new", "demos=9"], "has 4 demonstrations and demos=9"),
+        (["problem=new", "run=nowhere"], "nowhere is not a run folder"),
+        (["problem=new", "steps=0"], "steps=0: give 1 or more"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], message: str, run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"run={run}", f"data={data}", f"out={tmp_path / 'new'}", *SHORT, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "new" / WEIGHTS).exists()
+
+
+def test_a_plain_network_has_no_programs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8", "demos=2", "threads=1"]
+    train(plain("train", *tiny, "problems=[one]", "steps=1", f"data={data}", f"run={tmp_path / 'plain'}"))
+    words = [f"run={tmp_path / 'plain'}", "problem=new", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
+    assert main([*words, "train=order"]) == 2 and "has no programs" in capsys.readouterr().err
+    assert main([*words, "train=full"]) == 0
+
+
+def test_a_bank_that_does_not_fit_its_configuration_is_told(run: Path, tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes((run / WEIGHTS).read_bytes())
+    (tmp_path / CONFIG).write_text((run / CONFIG).read_text().replace("blocks: 2", "blocks: 3"))
+    with pytest.raises(UserError, match="another network"):
+        load_agent(tmp_path)
