@@ -309,7 +309,7 @@ class ModularStreams(Streams):
         for program in self.each_program():
             program.settle()
 
-    def penalty(self) -> Tensor:
+    def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""
         return self._weight * entropy(
             torch.stack([program.logits for program in self.each_program()]), self.temperature

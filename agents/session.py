@@ -178,7 +178,9 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
     devices: Any = [int(index)] if index else config["devices"]
-    strategy = "ddp" if config["devices"] > 1 else "auto"
+    # Programs of problems that a process's batch lacks have no gradient there.
+    several = "ddp_find_unused_parameters_true" if config["backbone"]["streams"] else "ddp"
+    strategy = several if config["devices"] > 1 else "auto"
     return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision=config["precision"])
 
 

@@ -113,10 +113,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self._schedule()
         self.network.streams.anneal(self.step / self.steps)
-        outcome = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
+        outcome, penalty = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
         weights = torch.from_numpy(drawn.weights[own]).to(outcome.pick.device)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + self.network.streams.penalty())
+        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + penalty)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self._average()
@@ -125,8 +125,8 @@ class Trainer:
         self.sampler.record(drawn.samples, gathered[:2].sum(0))
         return np.asarray(gathered.mean(1))
 
-    def score(self, samples: np.ndarray, warp: Warp | None = None) -> Outcome:
-        """What the network makes of samples.
+    def score(self, samples: np.ndarray, warp: Warp | None = None) -> tuple[Outcome, Tensor]:
+        """What the network makes of samples, and what is added to the loss.
 
         Args:
             samples: (N,) rows of the table of steps.
@@ -136,9 +136,9 @@ class Trainer:
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
         tasks = torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(images.device)
-        pick_logits, places, turn_logits = self.model(images, batch.pick, batch.place, tasks)
+        scored = self.model(images, batch.pick, batch.place, tasks)
         near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
-        return score(pick_logits, places, turn_logits, labels, near)
+        return score(scored.pick, scored.places, scored.turns, labels, near), scored.penalty
 
     def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
         """Samples with the goals that the network is shown, moved."""

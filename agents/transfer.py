@@ -159,8 +159,8 @@ def probe(
         batch = data.batch(own, goals)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, network.rotations))
         tasks = torch.full((len(own),), network.streams.index(program))
-        pick_logits, places, turn_logits = network(batch.images, batch.pick, batch.place, tasks)
-        outcome = score(pick_logits, places, turn_logits, labels, 1.0)
+        scored = network(batch.images, batch.pick, batch.place, tasks)
+        outcome = score(scored.pick, scored.places, scored.turns, labels, 1.0)
         losses.append(outcome.pick + outcome.place)
     return float(torch.cat(losses).mean())
 

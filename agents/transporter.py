@@ -64,9 +64,9 @@ class Streams(nn.Module):
     def settle(self) -> None:
         """Be told that training is done."""
 
-    def penalty(self) -> Tensor | float:
-        """What is added to the loss."""
-        return 0.0
+    def penalty(self, images: Tensor) -> Tensor:
+        """What is added to the loss, whatever the images."""
+        return images.new_zeros(())
 
     def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
         """(N, D, R, K, K) features of what lies about the picks (N, 2) in every turn; only where not coarse."""
@@ -207,6 +207,22 @@ class Places(NamedTuple):
         return self.cells[torch.arange(len(at), device=at.device), :, rows, columns]
 
 
+class Scored(NamedTuple):
+    """What a network makes of a batch.
+
+    Attributes:
+        pick: (N, H, W) logits of picking at each pixel.
+        places: of what was picked.
+        turns: (N, R) logits there, up to a constant of each sample.
+        penalty: what is added to the loss.
+    """
+
+    pick: Tensor
+    places: Places
+    turns: Tensor
+    penalty: Tensor
+
+
 class Transporter(nn.Module):
     """Scores picks, for a given pick places, and for given ones turns.
 
@@ -228,7 +244,7 @@ class Transporter(nn.Module):
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, crop)
         self.near = Turns(channels, crop, rotations) if streams.coarse else None
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> tuple[Tensor, Places, Tensor]:
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Scored:
         """Score every pick, every place of what is picked, and every turn there.
 
         Args:
@@ -236,13 +252,11 @@ class Transporter(nn.Module):
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
             places: (N, 2) of the places that turns are scored for.
             tasks: (N,) indices of the problems, as `Streams.index` gives them.
-
-        Returns:
-            Pick logits (N, H, W), place logits, and logits (N, R) of the turns, up to a constant of each sample.
         """
         maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
-        return maps.pick, scored, self.turns(images, picks, places, scored)
+        turns = self.turns(images, picks, places, scored)
+        return Scored(maps.pick, scored, turns, self.streams.penalty(images))
 
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
         """Score places for picks (N, 2), from what the streams made of the images."""

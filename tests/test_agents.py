@@ -96,11 +96,11 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
     places, tasks = torch.tensor([[18, 23]]), torch.zeros(1, dtype=torch.long)
-    _, before, _ = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places, tasks)
+    before = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places, tasks).places
     turns_before = match_turns(query(0.0), key, rotations)
     for steps in (1, 9, 20):
         turned = query(2 * math.pi * steps / rotations)
-        _, after, _ = Transporter(Fixed(turned, key), 4, 16, rotations, 1, 16)(images, picks, places, tasks)
+        after = Transporter(Fixed(turned, key), 4, 16, rotations, 1, 16)(images, picks, places, tasks).places
         turns_after = match_turns(turned, key, rotations)
         # What is already turned by m steps needs m fewer.
         difference = (after.logits() - before.logits().roll(-steps, dims=1)).abs().max() / before.logits().abs().max()
@@ -198,7 +198,7 @@ def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
         if isinstance(module, Bank):
             nn.init.normal_(module.weight, std=0.1)
     images = torch.randn(2, 4 * (1 + goals), 32, 16)
-    pick, places, turns = network(
+    pick, places, turns, _ = network(
         images,
         torch.tensor([[9.5, 7.0], [20.0, 8.2]]),
         torch.tensor([[3.0, 4.0], [9.0, 9.1]]),

@@ -159,7 +159,7 @@ def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:
     for share in (0.0, 0.5, 1.0):
         network.anneal(share)
         entropies.append(entropy(first.logits, network.temperature).item())
-        penalties.append(network.penalty().item())
+        penalties.append(network.penalty(torch.zeros(1)).item())
     assert entropies[0] > entropies[1] > entropies[2]
     assert penalties[0] == 0 and penalties[2] == pytest.approx(
         0.5 * np.mean([entropy(each.logits, 0.1).item() for each in network.each_program()]), rel=1e-4

@@ -26,12 +26,16 @@ from tests import synthetic
 
 TINY = ["backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8", "problems=[synthetic]"]
 TINY += ["demos=4", "steps=6", "batch=4", "checkpoint_every=2", "log_every=1", "threads=1"]
+MODULAR = ["backbone=modular", "backbone.network.depth=0", "backbone.streams.blocks=2", "backbone.streams.depth=2"]
+MODULAR += ["problems=[synthetic,other]"]
+"""Of TINY's size, with programs for two problems."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     synthetic.write(folder, 6)
+    synthetic.write(folder, 6, "other")
     return folder
 
 
@@ -68,8 +72,11 @@ def test_it_learns_to_put_blocks_where_the_goal_shows_them(data: Path, tmp_path:
     assert figures["accuracy_pick"] > 0.8 and figures["accuracy_place"] > 0.6
 
 
-def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(data: Path, tmp_path: Path) -> None:
-    options = [*TINY, f"data={data}", "step_sampling=prioritised", "task_sampling=adaptive"]
+@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
+def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(
+    extra: list[str], data: Path, tmp_path: Path
+) -> None:
+    options = [*TINY, f"data={data}", "step_sampling=prioritised", "task_sampling=adaptive", *extra]
     command = [sys.executable, "-m", "multiravens.train", *options]
     subprocess.run([*command, f"run={tmp_path / 'whole'}"], check=True, capture_output=True)
     killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], stderr=subprocess.DEVNULL)
@@ -100,8 +107,9 @@ assert action["pick_position"].shape == (3,)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1], capture_output=True)
 
 
-def test_two_processes_take_the_steps_of_one(data: Path, tmp_path: Path) -> None:
-    options = [*TINY, f"data={data}", "steps=3", "checkpoint_every=3"]
+@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
+def test_two_processes_take_the_steps_of_one(extra: list[str], data: Path, tmp_path: Path) -> None:
+    options = [*TINY, f"data={data}", "steps=3", "checkpoint_every=3", *extra]
     for devices in (1, 2):
         command = [sys.executable, "-m", "multiravens.train", *options, f"devices={devices}"]
         run = subprocess.run([*command, f"run={tmp_path / str(devices)}"], capture_output=True, text=True, timeout=240)
