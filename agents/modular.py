@@ -6,7 +6,7 @@ Departs: every problem has a program for each of the Transporter's streams, pick
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -308,6 +308,17 @@ class ModularStreams(Streams):
         self.annealed = True
         for program in self.each_program():
             program.settle()
+
+    @torch.no_grad()
+    def summary(self) -> dict[str, Any]:
+        """Shares of the blocks at each step: of each problem, of each stream, (L, K)."""
+        return {
+            problem: {
+                stream: [[round(share, 3) for share in step] for step in program.shares(self.temperature).tolist()]
+                for stream, program in zip(STREAMS, self.programs_of(problem), strict=True)
+            }
+            for problem in self.problems
+        }
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""

@@ -178,7 +178,10 @@ class Trainer:
         self._recent = []
         figures = {"step": self.step, "learning_rate": self.learning_rate * self._schedule()}
         figures |= {name: round(float(value), 5) for name, value in zip(FIGURES, means, strict=True)}
-        self._metrics.append(json.dumps(figures | {"drawn": self.sampler.summary()}, sort_keys=True))
+        told = {"drawn": self.sampler.summary()}
+        if programs := self.network.streams.summary():
+            told["programs"] = programs
+        self._metrics.append(json.dumps(figures | told, sort_keys=True))
         return figures
 
     def _save(self) -> None:

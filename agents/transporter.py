@@ -10,7 +10,7 @@ the pick and the place alone tell the turn there at full resolution.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,10 @@ class Streams(nn.Module):
 
     def settle(self) -> None:
         """Be told that training is done."""
+
+    def summary(self) -> dict[str, Any]:
+        """What a run tells of it, as plain values."""
+        return {}
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss, whatever the images."""

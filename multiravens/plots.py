@@ -6,11 +6,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
 COLORS = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
+Programs = Mapping[str, Mapping[str, Any]]
 _LOSSES = {"loss_pick": "pick loss", "loss_place": "place loss"}
 _ACCURACIES = {"accuracy_pick": "pick right", "accuracy_place": "place right", "accuracy_rotation": "turn right"}
 
@@ -104,6 +106,97 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axis.set_ylim(-0.03, 1.05)
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7)
+    return _png(figure)
+
+
+def programs(shares: Programs) -> bytes:
+    """Which block runs at which step, for each problem and stream.
+
+    Args:
+        shares: of each problem, of each stream, (L, K) of the blocks at each step.
+    """
+    streams = list(next(iter(shares.values())))
+    figure, axes = pyplot.subplots(
+        len(shares), len(streams), figsize=(2.4 * len(streams), 0.6 + 2.1 * len(shares)), squeeze=False
+    )
+    for row, (problem, own) in zip(axes, shares.items(), strict=True):
+        for axis, (stream, steps) in zip(row, own.items(), strict=True):
+            _draw_program(axis, np.array(steps))
+            axis.set_title(f"{problem}, {stream}", fontsize=8)
+    axes[-1][0].set_xlabel("block")
+    axes[-1][0].set_ylabel("step")
+    return _png(figure)
+
+
+def before_and_after(before: Programs, after: Programs) -> bytes:
+    """The programs of one problem as they were and as they are.
+
+    Args:
+        before: of the problem, of each stream, (L, K).
+        after: likewise.
+    """
+    ((problem, own),) = after.items()
+    figure, axes = pyplot.subplots(2, len(own), figsize=(2.4 * len(own), 4.6), squeeze=False)
+    for row, word, shares in zip(axes, ("before", "after"), (before, after), strict=True):
+        for axis, (stream, steps) in zip(row, shares[problem].items(), strict=True):
+            _draw_program(axis, np.array(steps))
+            axis.set_title(f"{problem}, {stream}, {word}", fontsize=8)
+    return _png(figure)
+
+
+def _draw_program(axis: Any, steps: NDArray[np.float64]) -> None:
+    axis.imshow(steps, vmin=0, vmax=1, cmap="Blues", aspect="auto")
+    axis.set_xticks(range(steps.shape[1]))
+    axis.set_yticks(range(steps.shape[0]))
+    axis.tick_params(labelsize=6)
+    for step, block in enumerate(steps.argmax(1)):
+        axis.text(block, step, str(block), ha="center", va="center", fontsize=7, color="#d9822b")
+
+
+def program_distances(shares: Programs) -> bytes:
+    """How far problems' programs are apart, as a heatmap and as a tree.
+
+    The distance of two programs is the mean over streams and steps of half the sum of their shares' differences: 0 for
+    equal ones, 1 where no step has a block in common.
+    """
+    from scipy.cluster.hierarchy import dendrogram, linkage  # only for trees
+    from scipy.spatial.distance import squareform
+
+    names = list(shares)
+    stacked = np.array([[shares[name][stream] for stream in shares[name]] for name in names])
+    distances = 0.5 * np.abs(stacked[:, None] - stacked[None]).sum(-1).mean((-1, -2))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(3.2 + 1.4 * len(names), 1.4 + 0.6 * len(names)))
+    left.imshow(distances, vmin=0, vmax=1, cmap="Purples")
+    left.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=7)
+    left.set_yticks(range(len(names)), names, fontsize=7)
+    for row, column in np.ndindex(*distances.shape):
+        shade = "#fff" if distances[row, column] > 0.6 else "#222"
+        left.text(column, row, f"{distances[row, column]:.2f}", ha="center", va="center", fontsize=7, color=shade)
+    left.set_title("distance between programs", fontsize=9)
+    tree = linkage(squareform(distances, checks=False), "average")
+    dendrogram(tree, labels=names, ax=right, color_threshold=0, above_threshold_color=COLORS[0], leaf_font_size=7)
+    right.set_title("tree", fontsize=9)
+    return _png(figure)
+
+
+def forming(lines: Sequence[Mapping[str, Any]]) -> bytes:
+    """How sure programs have become over the steps of a run: the mean of each step's largest share.
+
+    Args:
+        lines: of a run's `metrics.jsonl` that have programs.
+    """
+    problems = list(lines[-1]["programs"])
+    streams = list(lines[-1]["programs"][problems[0]])
+    figure, axes = pyplot.subplots(1, len(streams), figsize=(3.3 * len(streams), 2.8), squeeze=False)
+    for axis, stream in zip(axes[0], streams, strict=True):
+        for index, problem in enumerate(problems):
+            sure = [np.max(line["programs"][problem][stream], axis=1).mean() for line in lines]
+            axis.plot([line["step"] for line in lines], sure, label=problem, color=COLORS[index % len(COLORS)])
+        axis.set_title(f"largest share, {stream}", fontsize=9)
+        axis.set_ylim(0, 1.02)
+        axis.set_xlabel("steps")
+        axis.grid(alpha=0.25)
+    axes[0][0].legend(fontsize=7)
     return _png(figure)
 
 

@@ -142,7 +142,30 @@ def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
         if run.metrics and len(run.metrics[-1]["drawn"]["tasks"]) > 1:
             picture = draw.drawn_shares(run.metrics)
             made.append((f"drawn_{_file(run.label)}", f"{run.label}: what was drawn.", picture))
+        made += [(f"{name}_{_file(run.label)}", caption, picture) for name, caption, picture in _programs(run)]
     return made
+
+
+def _programs(run: Run) -> Iterator[tuple[str, str, bytes]]:
+    """Plots of the programs of a run that has some."""
+    from multiravens import plots as draw
+
+    lines = [line for line in run.metrics if "programs" in line]
+    if not lines:
+        return
+    first, last = lines[0]["programs"], lines[-1]["programs"]
+    yield "programs", f"{run.label}: which block runs at which step, by problem and stream.", draw.programs(last)
+    yield "forming", f"{run.label}: how sure the programs became.", draw.forming(lines)
+    if len(last) > 1:
+        yield "distances", f"{run.label}: how far problems' programs are apart.", draw.program_distances(last)
+    new = run.config.get("transfer", {}).get("problem")
+    if new in last:
+        before, after = {new: first[new]}, {new: last[new]}
+        yield (
+            "transfer",
+            f"{run.label}: {new}'s programs as transfer began and ended.",
+            draw.before_and_after(before, after),
+        )
 
 
 def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:

@@ -1,5 +1,6 @@
 """Transfer: what is frozen stays to the bit, known problems are acted on as before, mistakes are one line."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from multiravens import report
 from multiravens.agents.agent import View
 from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import load_agent
@@ -17,7 +19,7 @@ from multiravens.agents.session import train
 from multiravens.agents.transfer import transfer
 from multiravens.configuration import compose
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, WEIGHTS
+from multiravens.runs import CONFIG, METRICS, WEIGHTS
 from multiravens.transfer import main
 from tests import synthetic
 
@@ -114,6 +116,18 @@ def test_what_changes_everything_knows_the_new_problem_alone(kind: str, run: Pat
     assert agent.network.streams.problems == ["new"]
     with pytest.raises(UserError, match="unknown problem 'one'"):
         agent.act([view("one")])
+
+
+def test_the_report_draws_programs(run: Path, data: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "problem=new", "train=order", f"data={data}", f"out={tmp_path / 'new'}", "log_every=1"]
+    assert main([*words, *SHORT]) == 0
+    assert report.main([f"runs=[{run},{tmp_path / 'new'}]", "gallery=0", f"out={tmp_path / 'report'}"]) == 0
+    drawn = {path.stem for path in (tmp_path / "report").glob("*.png")}
+    assert {f"{kind}_{name}" for kind in ("programs", "forming", "distances") for name in ("two", "new")} <= drawn
+    assert "transfer_new" in drawn and "transfer_two" not in drawn
+    shares = json.loads((tmp_path / "new" / METRICS).read_text().splitlines()[-1])["programs"]
+    assert list(shares) == ["one", "two", "new"] and np.shape(shares["new"]["pick"]) == (3, 2)
+    np.testing.assert_allclose(np.sum(shares["new"]["key"], axis=1), 1, atol=0.01)
 
 
 def test_hardened_programs_run_their_blocks_alone(run: Path, tmp_path: Path) -> None:
