@@ -19,7 +19,7 @@ STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
 STARTS = ("distinct", "uniform")
 GROUPS = 8
-PREFERENCE = 4.0  # logit of the block that a step starts with; six blocks then share 0.92 and 0.08
+PREFERENCE = 2.0  # logit of the block that a step starts with: of six, 0.6 of the share
 
 
 class Part(NamedTuple):

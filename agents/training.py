@@ -181,7 +181,7 @@ class Trainer:
         told = {"drawn": self.sampler.summary()}
         if programs := self.network.streams.summary():
             told["programs"] = programs
-        self._metrics.append(json.dumps(figures | told, sort_keys=True))
+        self._metrics.append(json.dumps(figures | told))
         return figures
 
     def _save(self) -> None:

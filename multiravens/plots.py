@@ -175,6 +175,7 @@ def program_distances(shares: Programs) -> bytes:
     left.set_title("distance between programs", fontsize=9)
     tree = linkage(squareform(distances, checks=False), "average")
     dendrogram(tree, labels=names, ax=right, color_threshold=0, above_threshold_color=COLORS[0], leaf_font_size=7)
+    right.set_ylim(0, 1)
     right.set_title("tree", fontsize=9)
     return _png(figure)
 
