@@ -40,6 +40,8 @@ ALL = "all"
 VISUAL = "evaluation-visual"
 """Folder in a run: measured with the pointer that the camera moves."""
 SINGLES = ("placing", "stacking", "chaining", "routing")
+HARDER = "{placing:1,stacking:1,chaining:2,routing:2}"
+"""Weights of the singles: two for those that an agent of their own needed more steps for to get as far."""
 SAME_COLOR = ("problem.modules.placing.same_color=true", "camera=realsense")
 
 
@@ -87,6 +89,7 @@ def rows() -> dict[str, Row]:
     for name, sampling in {
         "uniform": (),
         "horizon": ("task_sampling=horizon",),
+        "explicit": ("task_sampling=explicit", f"task_sampling.weights={HARDER}"),
         "adaptive": ("task_sampling=adaptive", "step_sampling=prioritised"),
     }.items():
         against = None if name == "uniform" else "singles-uniform"
