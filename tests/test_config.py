@@ -41,6 +41,7 @@ EVERY_CHOICE = [
     *(("module@problem.modules.chaining", name) for name in MODULES),
     ("camera", "orthographic"),
     ("camera", "realsense"),
+    *(("domain", name) for name in ("dim", "grainy", "marble", "negative", "warm", "wood")),
     ("motion", "arm"),
     ("motion", "gripper"),
 ]
@@ -89,7 +90,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     )
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS)
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 50
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 56
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

@@ -87,6 +87,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         super().reset(seed=seed)
         self._seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self._noise = np.random.default_rng([self._seed, 0, 1])
+        self.camera.begin(np.random.default_rng([self._seed, 0, 2]))
         self.problem.build(self.world, self.motion, self._seed)
         self._actions = 0
         self._holds = self.problem.holds(self.world)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, SHAPE, Array, rotation_matrix
 from multiravens.heightmap import Color, Height, depth_to_points, fuse
+from multiravens.sim.domain import Domain
 from multiravens.sim.world import World
 
 TABLE_COLOR = (86, 90, 97)
@@ -19,11 +20,31 @@ TABLE_COLOR = (86, 90, 97)
 
 
 class Camera(ABC):
-    """Turns a world into a heightmap."""
+    """Turns a world into a heightmap.
 
-    @abstractmethod
+    Args:
+        domain: changes what is seen; None for as it is.
+    """
+
+    def __init__(self, domain: Domain | None = None) -> None:
+        self.domain = domain
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Draw what the domain keeps through an episode."""
+        if self.domain is not None:
+            self.domain.begin(rng)
+
     def observe(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
         """Colour (320, 160, 3) and height (320, 160) [m]; rng feeds the noise of cameras that have any."""
+        color, height = self.look(world, rng)
+        if self.domain is None:
+            return color, height
+        empty = (height <= 0) & (color == np.array(TABLE_COLOR, np.uint8)).all(-1)
+        return self.domain.apply(color, height, empty, rng)
+
+    @abstractmethod
+    def look(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
+        """What there is to see, whatever the domain."""
 
 
 def _render(
@@ -61,11 +82,16 @@ def _render(
 
 
 class Orthographic(Camera):
-    """Renders the heightmap directly, straight from above, without noise."""
+    """Renders the heightmap directly, straight from above, without noise.
+
+    Args:
+        domain: changes what is seen; None for as it is.
+    """
 
     _EYE, _NEAR, _FAR = 1.0, 0.6, 1.1  # heights [m] above the table and clipping distances [m] below the camera
 
-    def __init__(self) -> None:
+    def __init__(self, domain: Domain | None = None) -> None:
+        super().__init__(domain)
         (left, right), (bottom, top) = BOUNDS[:2] - BOUNDS[:2].mean(1, keepdims=True)
         depth = self._FAR - self._NEAR
         # Column by column. TinyRenderer samples a pixel at its lower left corner, which makes that corner the pixel's
@@ -75,7 +101,7 @@ class Orthographic(Camera):
         x, y = BOUNDS[:2].mean(1)
         self._view = pybullet.computeViewMatrix([x, y, self._EYE], [x, y, 0.0], [0.0, 1.0, 0.0])
 
-    def observe(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
+    def look(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
         """Colour (320, 160, 3) and height (320, 160) [m]; rng is not used."""
         colors, distance, seen = _render(world, SHAPE, self._view, self._projection)
         color = np.full((*SHAPE, 3), TABLE_COLOR, np.uint8)
@@ -92,6 +118,7 @@ class RealSense(Camera):
     Args:
         color_noise: standard deviation of the noise on colour, as a share of full scale (Ravens meant 3/255).
         depth_noise: standard deviation of the noise on depth [m] (Ravens meant 3 mm).
+        domain: changes what is seen; None for as it is.
     """
 
     _SIZE, _FOCAL, _CENTRE = (480, 640), 450.0, (320.0, 240.0)
@@ -102,7 +129,8 @@ class RealSense(Camera):
         ((0.0, -0.5, 0.75), (np.pi / 4.5, np.pi, 3 * np.pi / 4)),
     )
 
-    def __init__(self, color_noise: float = 3 / 255, depth_noise: float = 0.003) -> None:
+    def __init__(self, color_noise: float = 3 / 255, depth_noise: float = 0.003, domain: Domain | None = None) -> None:
+        super().__init__(domain)
         if not (0 <= color_noise <= 1 and 0 <= depth_noise <= 0.1):
             raise ValueError(
                 f"color_noise={color_noise} and depth_noise={depth_noise}: "
@@ -123,7 +151,7 @@ class RealSense(Camera):
         pose[:3, 3] = position
         return pose
 
-    def observe(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
+    def look(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
         """Colour (320, 160, 3) and height (320, 160) [m] fused from the three views, with noise drawn from rng."""
         points, colors = zip(*(self._cloud(world, pose, rng) for pose in self._poses), strict=True)
         return fuse(np.concatenate(points), np.concatenate(colors), TABLE_COLOR)
