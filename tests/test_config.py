@@ -102,8 +102,8 @@ def test_every_primary_configuration_composes(name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)
 def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> None:
     config = plain(compose("environment", [f"{group}={name}"]))
-    # The problem itself, its modules, the camera and the motion.
-    assert check(config) == 3 + len(config["problem"]["modules"])
+    # The problem itself, its modules, the camera, its domain if there is one, and the motion.
+    assert check(config) == 3 + len(config["problem"]["modules"]) + (group == "domain")
 
 
 @pytest.mark.parametrize("name", MEASURED_AGENTS)
