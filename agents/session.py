@@ -1,6 +1,6 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def learn(
     conditioning: Conditioning,
     described: Mapping[str, Any],
     update: Update | None = None,
+    make_trainer: Callable[..., Trainer] = Trainer,
 ) -> dict[str, float]:
     """Train a network on the demonstrations of some problems, in the folder of a run.
 
@@ -80,6 +81,7 @@ def learn(
         conditioning: which goal images it is shown.
         described: what the run's configuration shall say, but for the demonstrations' environments, which are added.
         update: called with the steps taken and the latest figures.
+        make_trainer: what trains it.
 
     Returns:
         The latest figures; none but in the first of several processes.
@@ -92,7 +94,7 @@ def learn(
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
             _describe(folder, described)
-        trainer = Trainer(
+        trainer = make_trainer(
             fabric,
             network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,

@@ -1,6 +1,7 @@
 """Teaching a trained agent a new problem: its programs, an adapter, or everything, on a few demonstrations."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.modular import PREFERENCE, STARTS, ModularStreams
 from multiravens.agents.policy import BATCH
 from multiravens.agents.session import check, learn, memory_told
-from multiravens.agents.training import Update
+from multiravens.agents.training import Trainer, Update
 from multiravens.agents.transporter import Streams, Transporter
+from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.data.files import locked
 from multiravens.errors import UserError, unknown
@@ -36,6 +38,9 @@ HARDEN = "harden"
 ALONE = ("full", "scratch")
 """These change what all problems share, so that the new run knows the new problem alone."""
 NEAREST = "nearest"
+LABELS = ("expert", "none")
+ADAPTING = ("order", "patch", "order+patch")
+"""These may be trained without labels."""
 _PROBED = 64  # samples that tell which known problem is nearest
 _PROGRAMS = "streams.programs."
 _OWN = (
@@ -76,6 +81,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     tensors, _ = read_tensors(source / WEIGHTS)
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
+    unlabelled = _unlabelled(config)
     problem = _new_problem(config, trained)
     known = [] if kind in ALONE else [name for name in trained["problems"] if name != problem]
     merged = _merged(config, trained, problem, known)
@@ -92,18 +98,34 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
         described = {name: merged[name] for name in merged} | {"environment": known_environments}
-        return learn(merged, [problem], network, conditioning, described, update) | counted
+        make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
+        return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
 
 
 def _new_problem(config: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
     if config["problem"] is None:
         raise UserError("give the name of the new problem as problem=NAME")
     (problem,) = parse_problems([config["problem"]])
+    if config["labels"] == "none":
+        if problem not in trained["problems"]:
+            raise UserError(f"{unknown('problem', problem, trained['problems'])}; labels=none adapts one that is known")
+        return problem
     if problem in trained["problems"] and not config["replace"]:
         raise UserError(
             f"{config['run']} knows {problem} already: give replace=true to teach it anew, or another problem"
         )
     return problem
+
+
+def _unlabelled(config: Mapping[str, Any]) -> bool:
+    """Whether the demonstrations' actions are not to be looked at."""
+    if config["labels"] not in LABELS:
+        raise unknown("labels", str(config["labels"]), LABELS)
+    if config["objective"] not in OBJECTIVES:
+        raise unknown("objective", str(config["objective"]), OBJECTIVES)
+    if config["labels"] == "none" and config["train"] not in ADAPTING:
+        raise UserError(f"labels=none adapts a known problem's programs: give train={' or '.join(ADAPTING)}")
+    return bool(config["labels"] == "none")
 
 
 def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str, known: list[str]) -> dict[str, Any]:
@@ -130,12 +152,15 @@ def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str,
         "run": config["out"] or f"{source}-{problem}-{kind}",
         "learning_rate": config["learning_rate"] or LEARNING_RATES[kind],
         "devices": 1,
-        "transfer": {"run": source, "train": kind, "start": config["start"], "problem": problem},
+        "transfer": {"run": source, "problem": problem}
+        | {name: config[name] for name in ("train", "start", "labels", "objective")},
     }
 
 
 def _started(config: Mapping[str, Any], merged: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
     """The known problem whose program the new one starts from."""
+    if config["labels"] == "none":
+        return problem
     if config["start"] != NEAREST or not isinstance(before.streams, ModularStreams):
         return None
     episodes, _ = load(config["data"], [problem], config["demos"], merged["resolution"], config["split"])

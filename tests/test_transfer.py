@@ -1,6 +1,7 @@
 """Transfer: what is frozen stays to the bit, known problems are acted on as before, mistakes are one line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from multiravens.agents.modular import ModularStreams
 from multiravens.agents.session import train
 from multiravens.agents.transfer import transfer
 from multiravens.configuration import compose
+from multiravens.data.episode import write_episode
+from multiravens.data.store import Store
 from multiravens.errors import UserError
 from multiravens.runs import CONFIG, METRICS, WEIGHTS
 from multiravens.transfer import main
@@ -146,9 +149,33 @@ def test_a_hardened_program_can_be_taught_an_order_again(run: Path, data: Path, 
     assert bool(logits.isfinite().all()) and logits.unique().numel() > 2
 
 
+@pytest.mark.parametrize("objective", ["entropy", "consistency"])
+def test_a_known_problem_is_adapted_without_looking_at_actions(objective: str, run: Path, tmp_path: Path) -> None:
+    ends = []
+    for name, wrong in (("right", 0.0), ("wrong", 0.1)):
+        store = Store.create(tmp_path / name, "one", "train", range(100_000), synthetic.ENVIRONMENT)
+        with store.writing():
+            for seed in range(3):
+                episode = synthetic.episode(seed, "one")
+                actions = {key: value + np.float32(wrong) for key, value in episode.actions.items()}
+                write_episode(store.path(seed), replace(episode, actions=actions), store.fingerprint)
+        words = [f"run={run}", "problem=one", "train=order+patch", "labels=none", f"objective={objective}"]
+        transfer(plain("transfer", *words, f"data={tmp_path / name}", f"out={tmp_path / f'{name}-out'}", *SHORT))
+        ends.append(weights(tmp_path / f"{name}-out"))
+    before = weights(run)
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
+        own = name.startswith("streams.programs.1.") and name.rpartition(".")[2] in ("logits", "scale", "bias")
+        old = name.replace("programs.1", "programs.0") if own else name.replace("programs.0", "programs.1")
+        assert torch.equal(tensor, before[old]) != own, name
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["problem=new", "labels=none", "train=order"], "unknown problem 'new': choose from"),
+        (["problem=one", "labels=none", "train=full"], "labels=none adapts a known problem's programs"),
+        (["problem=one", "labels=some"], "unknown labels 'some'"),
         (["problem=new", "train=ordr"], "unknown train 'ordr': choose from order"),
         (["train=order"], "give the name of the new problem"),
         (["problem=one"], "knows one already: give replace=true"),
