@@ -24,6 +24,9 @@ def rotated_crops(maps: Tensor, centres: Tensor, size: int, rotations: int) -> T
     Returns:
         (N, D, R, K, K): square r shows what lies about the centre after turn r; bilinear, zeros outside of the map.
     """
+    # Coordinates need more than the eight bits of bfloat16.
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    centres = centres.to(maps.dtype)
     count, depth, height, width = maps.shape
     offsets = torch.arange(size, device=maps.device, dtype=maps.dtype) - size // 2
     angles = torch.arange(rotations, device=maps.device, dtype=maps.dtype) * (2 * math.pi / rotations)

@@ -15,7 +15,7 @@ from multiravens.agents.transporter import CHANNELS, SplitStreams, Transporter
 from multiravens.construction import instantiate
 from multiravens.data.demonstrations import FACTORS
 from multiravens.errors import UserError, unknown
-from multiravens.geometry import PIXEL
+from multiravens.geometry import PIXEL, SHAPE
 from multiravens.heightmap import at_resolution
 from multiravens.runs import CONFIG, WEIGHTS, read_config
 
@@ -46,11 +46,30 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
+    _check_sizes(agent, backbone["network"], FACTORS[config["resolution"]])
     pixel = PIXEL * FACTORS[config["resolution"]]
     cell, crop = max(round(agent["cell"] / pixel), 1), max(round(agent["crop"] / pixel), 1)
     reach = max(round(agent["reach"] / pixel / cell), 1)
     channels = CHANNELS * (1 + conditioning.images)
     return Transporter(streams, channels, crop, agent["rotations"], cell, reach), conditioning
+
+
+def _check_sizes(agent: Mapping[str, Any], network: Mapping[str, Any], factor: int) -> None:
+    for name in ("features", "rotations"):
+        if not agent[name] >= 1:
+            raise UserError(f"agent.{name}={agent[name]}: give 1 or more")
+    for name in ("cell", "reach", "crop"):
+        if not agent[name] > 0:
+            raise UserError(f"agent.{name}={agent[name]}: give more than 0 [m]")
+    sides = [side // factor for side in SHAPE]
+    stride, cell = network.get("stride", 1), max(round(agent["cell"] / (PIXEL * factor)), 1)
+    if stride < 1 or any(side % stride for side in sides):
+        raise UserError(f"backbone.network.stride={stride}: give a divisor of {sides[0]} and {sides[1]}")
+    if cell % stride or any(side % cell for side in sides):
+        raise UserError(
+            f"agent.cell={agent['cell']} is {cell} pixels: give a multiple of the stride, {stride}, that divides "
+            f"{sides[0]} and {sides[1]}"
+        )
 
 
 def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:
@@ -69,8 +88,8 @@ def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu")
     try:
         network, conditioning = build(config)
         chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / CONFIG} lacks or has a wrong value for {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG} lacks a value or has a wrong one: {error}") from error
     if chosen not in POINTERS:
         raise unknown("pointer", str(chosen), POINTERS)
     tensors, _ = read_tensors(folder / WEIGHTS)

@@ -19,14 +19,15 @@ from multiravens.configuration import CONFIGS, flatten, options
 from multiravens.construction import instantiate
 from multiravens.data.augmentation import SE2
 from multiravens.data.demonstrations import Demonstrations, load
-from multiravens.data.files import locked
+from multiravens.data.files import locked, remove_temporaries
 from multiravens.data.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, STATE, read_config, write_config
+from multiravens.runs import STATE, read_config, write_config
 
 _WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
+PRECISIONS = ("32-true", "bf16-mixed")
 _TRAINER = (
     "steps",
     "seed",
@@ -58,7 +59,7 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     check(config)
     problems = parse_problems(config["problems"] or ["placing"])
     with memory_told(config):
-        network, conditioning = _network(config)
+        network, conditioning = _network({**config, "problems": problems})
         described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
         return learn(config, problems, network, conditioning, described, update)
 
@@ -93,13 +94,14 @@ def learn(
     fabric.launch()
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
         if fabric.is_global_zero:
+            remove_temporaries(folder)
             _describe(folder, described)
         trainer = make_trainer(
             fabric,
-            network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            fabric.to_device(network).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
             *_drawn(config, Demonstrations(episodes, config["resolution"], fabric.device)),
-            SE2(**config["augmentation"]) if config["augmentation"] else None,
+            _augmentation(config),
             folder,
             **{name: config[name] for name in _TRAINER},
         )
@@ -121,6 +123,13 @@ def memory_told(config: Mapping[str, Any]) -> Iterator[None]:
         raise
 
 
+def _augmentation(config: Mapping[str, Any]) -> SE2 | None:
+    try:
+        return SE2(**config["augmentation"]) if config["augmentation"] else None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"augmentation: {error}") from error
+
+
 def _drawn(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
     """Demonstrations, and what draws batches of them."""
     steps = data.steps
@@ -140,16 +149,31 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(f"{name}={config[name]}: give 1 or more")
     if config["batch"] % config["devices"]:
         raise UserError(f"batch={config['batch']} is not a multiple of devices={config['devices']}: give one that is")
+    check_threads(config["threads"])
     for name, low, high in (("warmup", 0, 1), ("ema", 0, 1), ("seed", 0, 2**31 - 1)):
         if not low <= config[name] <= high:
             raise UserError(f"{name}={config[name]}: give {low} to {high}")
     for name in ("learning_rate", "clip"):
         if not config[name] > 0:
             raise UserError(f"{name}={config[name]}: give more than 0")
+    if config["weight_decay"] < 0:
+        raise UserError(f"weight_decay={config['weight_decay']}: give 0 or more")
+    if config["precision"] not in PRECISIONS:
+        raise unknown("precision", str(config["precision"]), PRECISIONS)
     if "conditioning" not in config["agent"]:
         raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
     if config["pointer"] not in POINTERS:
         raise unknown("pointer", str(config["pointer"]), POINTERS)
+
+
+def check_threads(threads: object) -> None:
+    """Refuse what is no number of threads.
+
+    Raises:
+        UserError: it is none.
+    """
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
+        raise UserError(f"threads={threads}: give 1 to 1024, or null to leave it to torch")
 
 
 def _trainable() -> list[str]:
@@ -175,7 +199,7 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
         raise UserError(f"device={name}: give auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
@@ -188,8 +212,8 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
 
 def _describe(folder: Path, described: dict[str, Any]) -> None:
     """Write the configuration, or check that the one there is the same."""
-    if not (folder / CONFIG).exists():
-        write_config(folder, described)
+    if not (folder / STATE).exists():
+        write_config(folder, described)  # nothing was trained with another one
         return
     before, now = (
         dict(flatten({name: value for name, value in config.items() if name not in (*_WHERE, "version")}))
@@ -200,8 +224,7 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
         pairs = [(name, quote(before.get(name)), quote(now.get(name))) for name in changed[:3]]
         shown = ", ".join(f"{name}: {there} there, {here} now" for name, there, here in pairs)
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        state = "a run" if (folder / STATE).exists() else "the beginning of a run"
-        raise UserError(f"{folder} holds {state} with other options ({shown}{more}): give them, or another run=FOLDER")
+        raise UserError(f"{folder} holds a run with other options ({shown}{more}): give them, or another run=FOLDER")
 
 
 def _board(folder: Path, fabric: Fabric) -> Any:

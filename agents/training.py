@@ -78,6 +78,8 @@ class Trainer:
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
         optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        # What is frozen stays as it is, to the bit; it need not even be finite.
+        self._moving = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
         self._recent: list[np.ndarray] = []
@@ -165,7 +167,9 @@ class Trainer:
     def _average(self) -> None:
         # Early on the average follows closely, or it would long remember the start.
         keep = min(self.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.averaged.values()), list(self.network.state_dict().values()), 1 - keep)
+        own = self.network.state_dict()
+        averages, latest = ([tensors[name] for name in self._moving] for tensors in (self.averaged, own))
+        torch._foreach_lerp_(averages, latest, 1 - keep)
 
     def _gather(self, figures: Tensor) -> np.ndarray:
         """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""
@@ -192,6 +196,7 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer.{key}.{name}"] = value
+        state["recent"] = torch.from_numpy(np.array(self._recent, np.float32).reshape(-1, len(FIGURES)))
         state |= {f"sampler.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
         write_tensors(self.folder / WEIGHTS, self.averaged, {"step": self.step})
         write_whole(self.folder / METRICS, "".join(f"{line}\n" for line in self._metrics).encode())
@@ -219,6 +224,7 @@ class Trainer:
             self.optimizer.state[parameter] = {"step": step, **moments}
         self.sampler.restore({name: tensor.numpy() for name, tensor in _part(state, "sampler.").items()})
         self.step = int(about["step"])
+        self._recent = list(state["recent"].numpy())
         lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
         self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
 

@@ -76,7 +76,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         raise unknown("train", kind, [*LEARNING_RATES, HARDEN])
     if config["run"] is None:
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
-    source = Path(config["run"]).expanduser()
+    source = Path(str(config["run"])).expanduser()
     trained = read_config(source)
     tensors, _ = read_tensors(source / WEIGHTS)
     if kind == HARDEN:
@@ -88,13 +88,15 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     check(merged)
     if config["threads"]:
         torch.set_num_threads(config["threads"])
-    torch.manual_seed(config["seed"])
     with memory_told(merged):
+        before, _ = build(trained)
+        fill(before, tensors, source / WEIGHTS)
+        started = None if kind == "scratch" else _started(config, trained, before, problem)
+        _carry_adapter(merged, trained, started)
+        torch.manual_seed(config["seed"])
         network, conditioning = build(merged)
         if kind != "scratch":
-            before, _ = build(trained)
-            fill(before, tensors, source / WEIGHTS)
-            _take_over(network, before, problem, _started(config, merged, before, problem))
+            _take_over(network, before, problem, started)
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
         described = {name: merged[name] for name in merged} | {"environment": known_environments}
@@ -142,6 +144,8 @@ def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str,
         adapters[problem] = rank
     if "ModularStreams" in str(streams.get("_target_")):
         streams["adapters"] = adapters
+        if config["start"] != NEAREST:
+            streams["start"] = config["start"]
     elif kind not in ALONE:
         raise UserError(f"{source} has no programs: train one with backbone=modular, or give train=full or scratch")
     return {
@@ -150,24 +154,37 @@ def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str,
         "backbone": {**trained["backbone"], "streams": streams or None},
         "problems": [*known, problem],
         "run": config["out"] or f"{source}-{problem}-{kind}",
-        "learning_rate": config["learning_rate"] or LEARNING_RATES[kind],
+        "learning_rate": LEARNING_RATES[kind] if config["learning_rate"] is None else config["learning_rate"],
         "devices": 1,
         "transfer": {"run": source, "problem": problem}
         | {name: config[name] for name in ("train", "start", "labels", "objective")},
     }
 
 
-def _started(config: Mapping[str, Any], merged: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
+def _carry_adapter(merged: Mapping[str, Any], trained: Mapping[str, Any], started: str | None) -> None:
+    """A program that starts from one with an adapter has one of the same rank."""
+    rank = ((trained["backbone"]["streams"] or {}).get("adapters") or {}).get(started)
+    if rank is None:
+        return
+    problem, adapters = merged["transfer"]["problem"], merged["backbone"]["streams"]["adapters"]
+    if adapters.setdefault(problem, rank) != rank:
+        raise UserError(
+            f"rank={adapters[problem]}: the program of {started}, which this one starts from, has an adapter of rank "
+            f"{rank}: give rank={rank}, or start=distinct"
+        )
+
+
+def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
     """The known problem whose program the new one starts from."""
     if config["labels"] == "none":
         return problem
     if config["start"] != NEAREST or not isinstance(before.streams, ModularStreams):
         return None
-    episodes, _ = load(config["data"], [problem], config["demos"], merged["resolution"], config["split"])
-    data = Demonstrations(episodes, merged["resolution"])
+    episodes, _ = load(config["data"], [problem], config["demos"], trained["resolution"], config["split"])
+    data = Demonstrations(episodes, trained["resolution"])
     rng = np.random.default_rng(config["seed"])
     samples = rng.permutation(len(data.steps.task))[:_PROBED]
-    conditioning = build(merged)[1]
+    conditioning = build(trained)[1]
     before.streams.settle()
     losses = {name: probe(before, conditioning, data, samples, name) for name in before.streams.problems}
     return min(losses, key=lambda name: losses[name])
@@ -208,7 +225,6 @@ def _take_over(network: Transporter, before: Transporter, problem: str, started:
                 target = key.replace(of, at, 1)
                 if key.startswith(of) and target in own:
                     own[target].copy_(tensor)
-    _soften(network, problem)
 
 
 def _both(network: Transporter, name: str, before: Transporter, source: str) -> list[tuple[Streams, str]]:
@@ -219,6 +235,7 @@ def _soften(network: Transporter, problem: str) -> None:
     """A one-hot program has no gradient: it starts over as one that prefers the same blocks."""
     assert isinstance(network.streams, ModularStreams)
     for program in network.streams.programs_of(problem):
+        program.order = None
         with torch.no_grad():
             hard = program.logits == -torch.inf
             if bool(hard.any()):
@@ -230,11 +247,12 @@ def _freeze(network: Transporter, problem: str, kind: str) -> dict[str, float]:
     streams = network.streams
     if isinstance(streams, ModularStreams) and kind != "scratch":
         streams.settle()
+        if kind == "full" or "logits" in _TRAINED.get(kind, ()):
+            _soften(network, problem)
     if kind not in ALONE:
         assert isinstance(streams, ModularStreams)
         network.requires_grad_(False)
         for program in streams.programs_of(problem):
-            program.order = None
             for name in _TRAINED[kind]:
                 parameter = getattr(program, name)
                 parameter.requires_grad_(True)

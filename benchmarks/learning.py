@@ -108,14 +108,15 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
     if told.exists():
         spent = json.loads(told.read_text())
     start = perf_counter()
-    _command("train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
-    if not (run / EVALUATION).exists():
-        told.write_text(json.dumps(spent + perf_counter() - start))
-        beside = f"beside={str(row.target is not None).lower()}"
-        _command("evaluate", f"run={run}", f"episodes={episodes}", f"workers={workers}", beside)
-    if row.visual and not (run / VISUAL).exists():
-        words = [f"run={run}", f"episodes={episodes}", f"workers={workers}", "beside=false", "pointer=visual"]
-        _command("evaluate", *words, f"out={run / VISUAL}")
+    try:
+        _command("train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
+    finally:
+        if not (run / EVALUATION).exists():  # later it has nothing left to do but to say so
+            told.write_text(json.dumps(spent + perf_counter() - start))
+    words = [f"run={run}", f"episodes={episodes}", f"workers={workers}"]
+    _command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
+    if row.visual:
+        _command("evaluate", *words, "beside=false", "pointer=visual", f"out={run / VISUAL}")
 
 
 def _command(name: str, *words: str) -> None:

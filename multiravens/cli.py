@@ -166,9 +166,10 @@ def _dispatch(argv: list[str]) -> int:
 
 def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: list[str]) -> int | None:
     """Composes, then shows the help or the configuration, or runs the command."""
-    from multiravens.configuration import compose
+    from multiravens.configuration import compose, look_in
 
     arguments = parse(argv)
+    look_in(arguments.config_dirs)
     config = compose(config_name, arguments.overrides, arguments.config_dirs)
     if arguments.help:
         print(_help(config_name, config, arguments.config_dirs))

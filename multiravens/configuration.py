@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from multiravens.errors import UserError, quote, unknown
 
 CONFIGS = Path(__file__).parent / "configs"
+_of_the_command: list[Path] = []
 BASE_PROBLEM = "composed"  # configs/problem/composed.yaml, which every other problem extends
 
 _MOST_MODULES = 16  # a bound on the work of composing; the table is full well before
@@ -35,14 +36,16 @@ _EXAMPLE = "write key=value, and quote special characters, as in out='a b.mp4'"
 
 
 def compose(
-    config_name: str = "environment", overrides: Sequence[str] = (), config_dirs: str | Path | Iterable[str | Path] = ()
+    config_name: str = "environment",
+    overrides: Sequence[str] = (),
+    config_dirs: str | Path | Iterable[str | Path] | None = None,
 ) -> DictConfig:
     """Composes one configuration from the YAML files and a user's overrides.
 
     Args:
         config_name: A file at the top of `configs/`, without its suffix.
         overrides: Hydra overrides, such as `problem=placing-chaining` or `problem.modules.placing.parts=5`.
-        config_dirs: A folder, or more, laid out like `configs/` and searched after it.
+        config_dirs: A folder, or more, laid out like `configs/` and searched after it; None for those of `look_in`.
 
     Returns:
         The configuration with every interpolation resolved. A hydra application that is running keeps its state.
@@ -76,11 +79,20 @@ def compose(
     return config
 
 
-def search_path(config_dirs: str | Path | Iterable[str | Path] = ()) -> list[Path]:
+def look_in(config_dirs: Sequence[str | Path]) -> None:
+    """Has `compose` look in the user's folders too wherever it is not told which: a command's --config-dir.
+
+    Raises:
+        UserError: One of them is not a folder.
+    """
+    _of_the_command[:] = search_path(config_dirs)[1:]
+
+
+def search_path(config_dirs: str | Path | Iterable[str | Path] | None = ()) -> list[Path]:
     """Lists the folders that hold configurations: the project's own, then the user's.
 
     Args:
-        config_dirs: The user's folder or folders.
+        config_dirs: The user's folder or folders; None for those of `look_in`.
 
     Returns:
         Absolute folders.
@@ -88,6 +100,8 @@ def search_path(config_dirs: str | Path | Iterable[str | Path] = ()) -> list[Pat
     Raises:
         UserError: One of them is not a folder.
     """
+    if config_dirs is None:
+        return [CONFIGS, *_of_the_command]
     named = [config_dirs] if isinstance(config_dirs, str | Path) else config_dirs
     folders = [Path(folder).absolute() for folder in named]
     for folder in folders:
@@ -110,6 +124,43 @@ def options(roots: Iterable[Path], group: str) -> list[str]:
 def module_names(roots: Iterable[Path]) -> list[str]:
     """Names the task modules that a problem's name can be made of, in alphabetical order."""
     return [name for name in options(roots, "module") if name.isidentifier()]
+
+
+def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Changes an environment that was composed before.
+
+    Args:
+        settings: Its `problem`, `camera` and `motion`, resolved.
+        overrides: `camera=`, `motion=` and `domain=` choose anew; all others set a value that there is.
+
+    Returns:
+        The changed settings.
+
+    Raises:
+        UserError: An override, a name or a type is wrong.
+    """
+    out = OmegaConf.create(dict(settings))
+    values = []
+    for text in overrides:
+        override = _parsed(text)
+        key = override.key_or_group
+        if not _is_selection(override, search_path(None)):
+            values.append(override)
+        elif key not in ("camera", "motion", "domain"):
+            raise UserError(f"{quote(text)}: of a given environment, choose camera, motion or domain, or set values")
+        else:
+            path = "camera.domain" if key == "domain" else key
+            OmegaConf.update(out, path, OmegaConf.select(compose("environment", [text]), path), merge=False)
+    for override in values:
+        known = OmegaConf.to_container(out)
+        names = _option_names(known)
+        if override.key_or_group not in names:
+            raise unknown("option", override.key_or_group, names)
+        _check_types(OmegaConf.select(out, override.key_or_group), override.value(), override.key_or_group)
+        OmegaConf.update(out, override.key_or_group, override.value())
+    container = OmegaConf.to_container(out)
+    assert isinstance(container, dict)
+    return {str(name): value for name, value in container.items()}
 
 
 def flatten(node: object, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,25 +9,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multiravens import cli
-from multiravens.configuration import compose, flatten
+from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error
 from multiravens.data.splits import parse_splits
 from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
-from multiravens.runs import (
-    EVALUATION,
-    TRUSTED,
-    WEIGHTS,
-    foreign_targets,
-    read_config,
-    read_evaluation,
-    write_evaluation,
-)
+from multiravens.restored import environment_of
+from multiravens.runs import EVALUATION, WEIGHTS, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled
 
 
@@ -64,9 +58,10 @@ def evaluate(config: DictConfig) -> None:
         raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
     actor, trained = _actor(config)
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
-    environments = {problem: environment_of(problem, list(config.overrides), trained) for problem in problems}
-    others = {problem: _other(problem, config.against) for problem in problems}
-    out = Path(config.out or (Path(config.run) / EVALUATION if config.run else actor.name)).expanduser()
+    overrides = [str(word) for word in config.overrides]
+    environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
+    others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
+    out = Path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name))).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,7 +69,7 @@ def evaluate(config: DictConfig) -> None:
     table = Table("problem", "agent", "mean return [95 %]", "full success [95 %]", "episodes", "skipped")
     remarks = []
     for problem, environment in environments.items():
-        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config)
+        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
         content = _known(path, wanted)
         if content is None:
             content = wanted | _measured(problem, actor, environment, config, range(config.first_seed, test.stop))
@@ -93,59 +88,17 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     """The agent, and the configuration it was trained with."""
     if config.run is None:
         return instantiate(config.agent), {}
-    run = Path(config.run).expanduser()
+    run = Path(str(config.run)).expanduser()
     actor = instantiate(config.loader)(run=run, pointer=config.pointer)
     return actor, read_config(run)
 
 
-def environment_of(problem: str, overrides: Sequence[str], trained: Mapping[str, Any]) -> dict[str, Any]:
-    """The environment that a problem is measured in.
-
-    Args:
-        problem: its name.
-        overrides: of the environment's configuration, on top of the one that the demonstrations were made in.
-        trained: the run's configuration.
-
-    Raises:
-        UserError: there is none, or it is built by something that is not ours.
-    """
-    own = trained.get("environment", {}).get(problem)
-    if own is None:
-        return _composed(problem, overrides)
-    if "camera" not in own:
-        raise UserError(
-            f"the demonstrations of {problem} come from elsewhere, so there is no simulation of it to measure in: give "
-            "problems=[...] of ours, or add a task module"
-        )
-    for target in foreign_targets(own):
-        raise UserError(
-            f"the run's {problem} is built by {target}, which is not of {TRUSTED}*: if you trust it, "
-            "give the problem's settings with overrides=[...]"
-        )
-    if not overrides:
-        return dict(own)
-    # What the overrides change of the plain problem is changed in the run's own.
-    plain, wanted = (dict(flatten(_composed(problem, words))) for words in ((), overrides))
-    chosen = {word.partition("=")[0] for word in overrides}
-    settings = dict(own) | {name: _composed(problem, overrides)[name] for name in chosen & set(own)}
-    changed = OmegaConf.create(settings)
-    for path, value in wanted.items():
-        if value != plain.get(path) and path.partition(".")[0] not in chosen:
-            OmegaConf.update(changed, path, value)
-    container = OmegaConf.to_container(changed)
-    assert isinstance(container, dict)
-    return {str(name): value for name, value in container.items()}
-
-
-def _composed(problem: str, overrides: Sequence[str]) -> dict[str, Any]:
-    composed = OmegaConf.to_container(compose("environment", [f"problem={problem}", *overrides]), resolve=True)
-    assert isinstance(composed, dict)
-    return {name: composed[name] for name in ("problem", "camera", "motion")}
-
-
-def _wanted(problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig) -> dict[str, Any]:
+def _wanted(
+    problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
+) -> dict[str, Any]:
     """What decides the numbers of a problem."""
-    weights = Path(config.run).expanduser() / WEIGHTS if config.run else None
+    weights = Path(str(config.run)).expanduser() / WEIGHTS if config.run else None
+    acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
     return {
         "problem": problem,
         "agent": actor.name,
@@ -153,7 +106,8 @@ def _wanted(problem: str, actor: Any, environment: Mapping[str, Any], config: Di
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
-        "asked": {name: config[name] for name in ("episodes", "first_seed", "beside")},
+        "acting": acting,
+        "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
         "program": cli.installed_version(),
     }
 
@@ -199,7 +153,7 @@ def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
         figures = row["summary"]
         table.add_row(
             problem,
-            name,
+            escape(name),
             spelled(figures["mean_return"], figures["mean_return_interval"]),
             spelled(figures["success_rate"], figures["success_interval"]),
             str(figures["episodes"]),
@@ -207,23 +161,24 @@ def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
         )
 
 
-def _other(problem: str, against: str | None) -> dict[str, Any] | None:
+def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:
     """What another run reached, read before anything is measured."""
     if against is None:
         return None
-    return read_evaluation(Path(against).expanduser() / EVALUATION / f"{problem}.json")
+    other = read_evaluation(Path(str(against)).expanduser() / EVALUATION / f"{problem}.json")
+    if environment != other["environment"]:
+        raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
+    return other
 
 
 def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], against: str) -> str:
     from multiravens.evaluation import compare
 
-    if content["environment"] != other["environment"]:
-        raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
     try:
         comparison = compare(content, other)
     except ValueError as error:
         raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
-    word = "ahead of" if comparison.mean >= 0 else "behind"
+    word = "level with" if comparison.mean == 0 else "ahead of" if comparison.mean > 0 else "behind"
     return (
         f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
         f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "

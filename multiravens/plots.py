@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 matplotlib.use("Agg")
+matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
 COLORS = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
@@ -174,6 +175,7 @@ def program_distances(shares: Programs) -> bytes:
         left.text(column, row, f"{distances[row, column]:.2f}", ha="center", va="center", fontsize=7, color=shade)
     left.set_title("distance between programs", fontsize=9)
     tree = linkage(squareform(distances, checks=False), "average")
+    tree[:, 2] += 1e-6  # a tree of equal programs has a height too
     dendrogram(tree, labels=names, ax=right, color_threshold=0, above_threshold_color=COLORS[0], leaf_font_size=7)
     right.set_ylim(0, 1)
     right.set_title("tree", fontsize=9)

@@ -26,7 +26,7 @@ def parse_problems(value: str | Sequence[str]) -> list[str]:
     """
     if isinstance(value, str):
         value = GROUPS.get(value, [value])
-    if not value or not all(isinstance(name, str) and name for name in value):
+    if not value or not isinstance(value, Sequence) or not all(isinstance(name, str) and name for name in value):
         raise UserError(f"problems={quote(value)}: give names as in [placing,chaining], all or ten")
     ordered = ("-".join(sorted(name.split("-"))) for name in value)
     return list(dict.fromkeys(found if found in PROBLEMS else name for found, name in zip(ordered, value, strict=True)))

@@ -17,6 +17,7 @@ from multiravens import cli
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
+from multiravens.restored import refuse_foreign
 from multiravens.runs import EVALUATION, METRICS, read_config, read_evaluation
 from multiravens.statistics import spelled
 
@@ -25,6 +26,9 @@ padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8e
 text-align:left}
 th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;display:block;margin:.6em 0}
 h2{margin-top:2em}p.note{color:#686e78}"""
+
+
+_METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def report(config: DictConfig) -> None:
     Raises:
         UserError: If there is no run, one is damaged, or the disk refuses.
     """
-    folders = [Path(str(folder)).expanduser() for folder in config.runs]
+    folders = [Path(str(folder)).expanduser() for folder in config.runs or []]
     if not folders:
         raise UserError("runs=[] names no run: give folders as in runs=[runs/A,runs/B]")
     if config.gallery < 0:
@@ -100,6 +104,11 @@ def read_run(folder: Path, label: str) -> Run:
         metrics = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+    if not all(isinstance(line, dict) and set(_METRICS) <= set(line) for line in metrics):
+        raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
+    for name in ("demos", "steps", "task_sampling", "step_sampling"):
+        if name not in config:
+            raise UserError(f"{folder} is damaged: its configuration lacks {name}")
     evaluations = {path.stem: read_evaluation(path) for path in sorted((folder / EVALUATION).glob("*.json"))}
     return Run(label, folder, config, metrics, evaluations)
 
@@ -171,15 +180,18 @@ def _programs(run: Run) -> Iterator[tuple[str, str, bytes]]:
 def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
     """Heatmaps of pick and place with the action chosen: of the first episodes, and of failed ones to their ends."""
     from multiravens.envs import from_config
-    from multiravens.evaluate import environment_of
     from multiravens.pictures import contact_sheet, png
     from multiravens.rollout import panels, rollout
 
     if not run.evaluations:
         return
-    agent, view = instantiate(config.loader)(run=run.folder), instantiate(config.view)
+    view = instantiate(config.view)
     for problem, content in run.evaluations.items():
-        environment = environment_of(problem, [], run.config)
+        environment = content["environment"]
+        refuse_foreign(environment, problem)
+        agent = instantiate(config.loader)(
+            run=run.folder, pointer=None if content["pointer"] == "none" else content["pointer"]
+        )
         with closing(from_config(OmegaConf.create({**environment, "resolution": "full", "gui": False}))) as env:
             seeds = [row["seed"] for row in content["episodes"]]
             failed = [row["seed"] for row in content["episodes"] if not row["success"]]
@@ -247,7 +259,8 @@ def _brief(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label(folder: Path, folders: Sequence[Path]) -> str:
     alike = sum(other.name == folder.name for other in folders) > 1
-    return str(folder) if alike else folder.name
+    label = str(folder) if alike else folder.resolve().name
+    return label.replace("_", "-", 1) if label.startswith("_") else label  # plots leave such labels out
 
 
 def _file(label: str) -> str:

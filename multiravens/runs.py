@@ -1,11 +1,13 @@
 """Folders of training runs: what is in them, and reading them without running anything that they name."""
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from multiravens.configuration import flatten
 from multiravens.data.files import read_json, write_json, write_whole
 from multiravens.errors import UserError, quote
 
@@ -16,6 +18,7 @@ TRUSTED = "multiravens."
 """What names in a run's configuration must begin with to be built: a run's folder may come from anywhere."""
 
 _EVALUATION_FORMAT = ("multiravens-evaluation", 1)
+_EVALUATION_FIELDS = {"problem": str, "agent": str, "pointer": str, "environment": dict, "beside": dict}
 _YAML_BYTES = 2**24
 
 
@@ -36,7 +39,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
         raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
-    for target in foreign_targets({key: config.get(key) for key in ("agent", "backbone", "fusion")}):
+    built = {key: config.get(key) for key in ("agent", "backbone", "fusion")}
+    refuse_interpolation(built, path)
+    for target in foreign_targets(built):
         raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {TRUSTED}* are loaded")
     return config
 
@@ -52,14 +57,37 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def foreign_targets(node: object) -> Iterator[object]:
-    """What a plain configuration would build that is not ours."""
+    """What a plain configuration would build that is not a class of ours."""
     if isinstance(node, Mapping):
-        if not str(node.get("_target_", TRUSTED)).startswith(TRUSTED):
+        if "_target_" in node and not _is_ours(node["_target_"]):
             yield node["_target_"]
         node = list(node.values())
     if isinstance(node, list):
         for item in node:
             yield from foreign_targets(item)
+
+
+def _is_ours(target: object) -> bool:
+    """Whether a target is a class defined in a module of ours: not what such a module happens to import."""
+    if not (isinstance(target, str) and target.startswith(TRUSTED)):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__ == module
+
+
+def refuse_interpolation(node: object, where: object) -> None:
+    """Refuse values that would be computed when they are read.
+
+    Raises:
+        UserError: there is one.
+    """
+    for path, value in flatten({"": node}):
+        if "${" in f"{path}{value}":
+            raise UserError(f"{where} has {quote(value)} for {path.strip('.')}: values of a run are plain")
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -68,7 +96,30 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    return read_json(path, *_EVALUATION_FORMAT)
+    content = read_json(path, *_EVALUATION_FORMAT)
+    parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
+    for name, kind in _EVALUATION_FIELDS.items():
+        if not parts or not isinstance(content.get(name), kind):
+            raise UserError(f"{path} is damaged ({name}): measure again")
+    for part in parts:
+        if not isinstance(part, dict) or not _is_whole(part):
+            raise UserError(f"{path} is damaged: measure again")
+    return content
+
+
+def _is_whole(part: Mapping[str, Any]) -> bool:
+    """Whether an agent's part of an evaluation has what tables and plots take from it."""
+    summary, episodes = part.get("summary"), part.get("episodes")
+    if not isinstance(summary, dict) or not isinstance(episodes, list) or not isinstance(part.get("skipped"), list):
+        return False
+    numbers = all(isinstance(summary.get(name), int | float) for name in ("episodes", "mean_return", "success_rate"))
+    intervals = (summary.get(name) for name in ("mean_return_interval", "success_interval"))
+    pairs = all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(bound, int | float) for bound in pair)
+        for pair in intervals
+    )
+    rows = all(isinstance(row, dict) and {"seed", "returned", "success"} <= set(row) for row in episodes)
+    return numbers and pairs and rows
 
 
 def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:

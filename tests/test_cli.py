@@ -54,7 +54,7 @@ def test_the_overview_lists_every_command(capsys: pytest.CaptureFixture[str]) ->
 def test_an_unknown_command_names_the_nearest_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo"]) == cli.MISTAKE
     assert capsys.readouterr().err == (
-        "error: unknown command 'demo': choose from demos, doctor, render, report, data, evaluate, train\n"
+        "error: unknown command 'demo': choose from demos, doctor, render, report, data, evaluate, transfer, train\n"
     )
 
 

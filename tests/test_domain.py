@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from multiravens.configuration import CONFIGS, compose, options
 from multiravens.envs import make
 from multiravens.errors import UserError
-from multiravens.evaluate import environment_of
+from multiravens.restored import environment_of
 from multiravens.sim.domain import TEXTURES, Domain
 
 DOMAINS = options([CONFIGS], "domain")

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_action
 from multiravens.configuration import compose
 from multiravens.errors import UserError
-from multiravens.evaluate import environment_of, main
+from multiravens.evaluate import main
 from multiravens.evaluation import compare, described, measure
 from multiravens.lanes import Lane
+from multiravens.restored import environment_of, refuse_foreign
 
 ENVIRONMENT = {
     name: value
@@ -101,6 +102,24 @@ def test_overrides_come_on_top_of_the_environment_of_the_demonstrations() -> Non
     assert found["camera"]["_target_"].endswith("RealSense") and "depth_noise" in found["camera"]
 
 
+def test_an_override_that_equals_the_default_counts_too() -> None:
+    words = ["problem=placing", "camera=realsense", "problem.modules.placing.same_color=true"]
+    made = OmegaConf.to_container(compose("environment", [*words, "problem.modules.placing.parts=3"]), resolve=True)
+    assert isinstance(made, dict)
+    trained = {"environment": {"placing": {name: made[name] for name in ("problem", "camera", "motion")}}}
+    words = ["problem.modules.placing.same_color=false", "problem.modules.placing.parts=4", "camera.depth_noise=0.01"]
+    found = environment_of("placing", words, trained)
+    placing = found["problem"]["modules"]["placing"]
+    assert placing["same_color"] is False and placing["parts"] == 4 and found["camera"]["depth_noise"] == 0.01
+    for word, message in (
+        ("problem=stacking", "choose camera, motion or domain"),
+        ("camera.dpeth_noise=0.1", "unknown option 'camera.dpeth_noise': choose from camera.depth_noise"),
+        ("problem.modules.placing.parts=many", "give an integer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            environment_of("placing", [word], trained)
+
+
 def test_comparing_takes_the_seeds_that_both_have() -> None:
     def rows(values: dict[int, float]) -> dict[str, Any]:
         return {"episodes": [{"seed": seed, "returned": value} for seed, value in values.items()]}
@@ -177,9 +196,20 @@ def test_bad_input_is_one_line(words: list[str], message: str, capsys: pytest.Ca
 
 
 def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> None:
-    foreign = {"environment": {"mine": {"problem": {"_target_": "os.system"}, "camera": {}, "motion": {}}}}
-    with pytest.raises(UserError, match="os.system"):
-        environment_of("mine", [], foreign)
+    for target in (
+        "os.system",
+        "multiravens.cli.os.system",
+        "multiravens.heightmap.np.load",
+        "multiravens.data.files.write_whole",
+        "multiravens.data.files.Path",
+        "multiravens.nowhere.Thing",
+    ):
+        foreign = {"problem": {"_target_": target}, "camera": {}, "motion": {}}
+        with pytest.raises(UserError, match="not a class of multiravens"):
+            environment_of("mine", [], {"environment": {"mine": foreign}})
+    computed = {"problem": {"size": "${oc.decode:'{_target_: os.system}'}"}, "camera": {}, "motion": {}}
+    with pytest.raises(UserError, match="values of a run are plain"):
+        refuse_foreign(computed, "mine")
     with pytest.raises(UserError, match="come from elsewhere"):
         environment_of("mine", [], {"environment": {"mine": {"source": "external"}}})
 

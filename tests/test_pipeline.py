@@ -1,6 +1,7 @@
 """From demonstrations to a report, with a network too small to be any good."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,28 @@ def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Pa
     assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.jsonl", "5", "is damaged"),
+        ("metrics.jsonl", "{", "is damaged"),
+        ("evaluation/placing.json", '{"format": "multiravens-evaluation", "version": 1}', "is damaged"),
+    ],
+)
+def test_a_damaged_run_is_one_line(
+    name: str, content: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged)
+    (damaged / name).write_text(content)
+    assert report.main([f"runs=[{damaged}]", "gallery=0", f"out={tmp_path / 'report'}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
 def test_a_run_against_itself_is_level(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main([f"run={run}", "problems=[stacking]", "episodes=2", "beside=false", f"against={run}"]) == 0
-    assert "ahead of sctn" in capsys.readouterr().out
+    assert "is level with sctn" in capsys.readouterr().out
 
 
 def test_an_agent_is_filmed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

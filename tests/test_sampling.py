@@ -267,7 +267,7 @@ def test_probabilities_sum_to_one_and_are_never_negative(
 ) -> None:
     rng = np.random.default_rng(seed)
     losses = np.where(rng.random(len(catalogue.task)) < 0.3, np.nan, rng.exponential(3, len(catalogue.task)))
-    steps: list[StepChoice] = [UniformSteps(), SubgoalSteps(), PrioritisedSteps(exponent, floor)]
+    steps: list[StepChoice] = [UniformSteps(), SubgoalSteps(), PrioritisedSteps(exponent, floor=max(floor, 1e-6))]
     for choice in steps:
         probabilities = choice.probabilities(catalogue, losses)
         assert probabilities.shape == losses.shape and probabilities.min() >= 0

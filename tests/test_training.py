@@ -76,7 +76,8 @@ def test_it_learns_to_put_blocks_where_the_goal_shows_them(data: Path, tmp_path:
 def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(
     extra: list[str], data: Path, tmp_path: Path
 ) -> None:
-    options = [*TINY, f"data={data}", "step_sampling=prioritised", "task_sampling=adaptive", *extra]
+    options = [*TINY, "steps=30", "log_every=3", "step_sampling=prioritised", "task_sampling=adaptive", *extra]
+    options.append(f"data={data}")
     command = [sys.executable, "-m", "multiravens.train", *options]
     subprocess.run([*command, f"run={tmp_path / 'whole'}"], check=True, capture_output=True)
     killed = subprocess.Popen([*command, f"run={tmp_path / 'killed'}"], stderr=subprocess.DEVNULL)
@@ -85,6 +86,7 @@ def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
+    assert 0 < read_tensors(tmp_path / "killed" / STATE)[1]["step"] < 30  # or there would be nothing to take up
     subprocess.run([*command, f"run={tmp_path / 'killed'}"], check=True, capture_output=True)
     for name in (WEIGHTS, STATE, METRICS):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
@@ -161,6 +163,15 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
         (["fusion=split", "agent=transporter"], "fusion=split needs a goal"),
         (["fusion=split", "backbone=resnet43"], "brings its own streams"),
         (["resolution=tiny"], "unknown resolution 'tiny': choose from"),
+        (["precision=foo"], "unknown precision 'foo': choose from"),
+        (["weight_decay=-1.0"], "weight_decay=-1.0: give 0 or more"),
+        (["device=cpu:0"], "device=cpu:0: give auto, cpu, cuda"),
+        (["threads=-1"], "threads=-1: give 1 to 1024"),
+        (["problems=5"], "problems=5: give names"),
+        (["agent.rotations=0"], "agent.rotations=0: give 1 or more"),
+        (["agent.cell=0.0125"], "agent.cell=0.0125 is 2 pixels: give a multiple of the stride, 4"),
+        (["backbone.network.stride=6"], "backbone.network.stride=6: give a divisor of 160 and 80"),
+        (["augmentation.turn_degrees=-1.0"], "augmentation: turn_degrees"),
     ],
 )
 def test_bad_input_is_told_in_one_line(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
@@ -192,6 +203,19 @@ def test_damaged_foreign_and_hostile_runs_are_refused(data: Path, tmp_path: Path
         load_agent(run)
     with pytest.raises(UserError, match="not a run folder"):
         load_agent(tmp_path / "nowhere")
+
+
+def test_a_remedy_can_be_followed_in_the_same_folder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="weight"):
+        train(configured(data, tmp_path / "run", "task_sampling=explicit", "task_sampling.weights={synthetic:0}"))
+    train(configured(data, tmp_path / "run", "task_sampling=uniform", "steps=1"))
+
+
+def test_programs_are_of_the_problems_that_names_stand_for(data: Path, tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "data", 2, "chaining-placing")
+    words = [*MODULAR, "problems=[placing-chaining]", "demos=2", "steps=1"]
+    train(configured(tmp_path / "data", tmp_path / "run", *words))
+    assert load_agent(tmp_path / "run").network.streams.problems == ["chaining-placing"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from multiravens.configuration import compose
 from multiravens.data.episode import write_episode
 from multiravens.data.store import Store
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, WEIGHTS
+from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
 from multiravens.transfer import main
 from tests import synthetic
 
@@ -147,6 +147,54 @@ def test_a_hardened_program_can_be_taught_an_order_again(run: Path, data: Path, 
     assert main([*words, *SHORT]) == 0
     logits = weights(tmp_path / "new")["streams.programs.2.pick.logits"]
     assert bool(logits.isfinite().all()) and logits.unique().numel() > 2
+    for name, tensor in weights(tmp_path / "hard").items():
+        assert torch.equal(weights(tmp_path / "new")[name], tensor), name
+
+
+def test_a_hardened_order_stays_where_only_the_patch_is_trained(run: Path, data: Path, tmp_path: Path) -> None:
+    assert main([f"run={run}", "train=harden", f"out={tmp_path / 'hard'}"]) == 0
+    words = [f"run={tmp_path / 'hard'}", "problem=new", "train=patch", f"data={data}", f"out={tmp_path / 'new'}"]
+    assert main([*words, *SHORT]) == 0
+    streams = load_agent(tmp_path / "new").network.streams
+    assert isinstance(streams, ModularStreams)
+    assert all(program.order is not None for program in streams.each_program())
+
+
+def test_new_programs_start_as_they_are_told(run: Path, data: Path, tmp_path: Path) -> None:
+    for start, even in (("uniform", True), ("distinct", False)):
+        words = [f"run={run}", "problem=new", "train=patch", f"start={start}", f"data={data}"]
+        assert main([*words, f"out={tmp_path / start}", *SHORT]) == 0
+        logits = weights(tmp_path / start)["streams.programs.2.key.logits"]
+        assert bool((logits == 0).all()) == even, start
+
+
+def test_a_problem_taught_with_an_adapter_keeps_it_when_adapted(run: Path, data: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "problem=new", "train=adapter", "rank=3", f"data={data}", f"out={tmp_path / 'new'}"]
+    assert main([*words, *SHORT]) == 0
+    words = [f"run={tmp_path / 'new'}", "problem=new", "train=order", "labels=none", f"data={data}"]
+    assert main([*words, f"out={tmp_path / 'adapted'}", *SHORT]) == 0
+    name = "streams.programs.2.pick.up"
+    assert torch.equal(weights(tmp_path / "adapted")[name], weights(tmp_path / "new")[name])
+
+
+def test_a_stopped_transfer_ends_with_the_same_bytes(run: Path, data: Path, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(step: int, _: object) -> None:
+        if step == 3:
+            raise Stopped
+
+    for name, update in (("whole", None), ("stopped", stop)):
+        words = [f"run={run}", "problem=new", f"data={data}", f"out={tmp_path / name}", *SHORT, "steps=5"]
+        config = plain("transfer", *words, "checkpoint_every=2", "log_every=1")
+        if update:
+            with pytest.raises(Stopped):
+                transfer(config, update)
+            assert read_tensors(tmp_path / name / STATE)[1]["step"] == 2
+        transfer(config)
+    for name in (WEIGHTS, STATE, METRICS):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("objective", ["entropy", "consistency"])
@@ -184,6 +232,8 @@ def test_a_known_problem_is_adapted_without_looking_at_actions(objective: str, r
         (["problem=new", "demos=9"], "has 4 demonstrations and demos=9"),
         (["problem=new", "run=nowhere"], "nowhere is not a run folder"),
         (["problem=new", "steps=0"], "steps=0: give 1 or more"),
+        (["problem=new", "learning_rate=0"], "learning_rate=0: give more than 0"),
+        (["problem=new", "run=5"], "5 is not a run folder"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -22,7 +22,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def _noise(rng: np.random.Generator, cells: tuple[int, int]) -> Array:
-    """Smooth noise (H, W) from 0 to 1, of about so many bumps along each side."""
+    """Smooth noise (H, W) from 0 to 1, of about half as many bumps along each side."""
     coarse = rng.uniform(0, 1, (cells[0] + 3, cells[1] + 3)).astype(np.float32)
     fine = cv2.resize(coarse, (SHAPE[1] * 2, SHAPE[0] * 2), interpolation=cv2.INTER_CUBIC)
     return np.clip(fine[SHAPE[0] // 2 : -SHAPE[0] // 2, SHAPE[1] // 2 : -SHAPE[1] // 2], 0, 1)
@@ -59,7 +59,7 @@ def stripes(rng: np.random.Generator) -> Array:
 
 
 def speckle(rng: np.random.Generator) -> Array:
-    """Grains of a few millimetres."""
+    """Grains of about a centimetre."""
     return _noise(rng, (160, 80))
 
 
@@ -102,6 +102,8 @@ class Domain:
         for name, high in bounds.items():
             if not 0 <= locals()[name] <= high:
                 raise ValueError(f"{name}={locals()[name]}: give 0 to {high}")
+        if table is not None and not (len(table) == 3 and all(0 <= share <= 1 for share in table)):
+            raise ValueError(f"table={table}: give red, green and blue, each from 0 to 1")
         self.hue, self.saturation, self.brightness, self.table = hue, saturation, brightness, table
         self.texture, self.contrast, self.light = texture, contrast, light
         self.color_noise, self.depth_noise = color_noise, depth_noise
