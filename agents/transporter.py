@@ -245,7 +245,8 @@ class Transporter(nn.Module):
     ) -> None:
         super().__init__()
         self.streams, self.rotations = streams, rotations
-        self.cell, self.reach = (cell, reach) if streams.coarse else (1, crop)
+        # Without cells the square is as large: the original's 64 x 64 pixels at full resolution.
+        self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
         self.near = Turns(channels, crop, rotations) if streams.coarse else None
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Scored:
