@@ -77,7 +77,7 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axis.set_ylim(0, 1.05)
     axis.set_ylabel("mean return")
     axis.grid(axis="y", alpha=0.25)
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _png(figure)
 
 
@@ -102,6 +102,9 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
             label=f"{problem}, {agent}",
         )
     axis.set_xscale("log")
+    counts = sorted({_demos(row) for row in rows})
+    axis.set_xticks(counts, [str(count) for count in counts])
+    axis.minorticks_off()
     axis.set_xlabel("demonstrations of each problem")
     axis.set_ylabel("full success")
     axis.set_ylim(-0.03, 1.05)
