@@ -44,6 +44,7 @@ EVERY_CHOICE = [
     *(("domain", name) for name in ("dim", "grainy", "marble", "negative", "warm", "wood")),
     ("motion", "arm"),
     ("motion", "gripper"),
+    ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
 TRAINING_CHOICES = [
@@ -90,7 +91,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     )
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS)
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 56
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 57
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

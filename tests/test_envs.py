@@ -247,3 +247,19 @@ def test_the_arm_solves_what_the_gripper_solves() -> None:
     run = demonstrate(env, 0)
     env.close()
     assert run.success, run.reason
+
+
+def test_some_picks_slip_the_same_ones_for_a_seed() -> None:
+    missed = []
+    for _ in range(2):
+        env = make("placing", motion="slipping")
+        run = demonstrate(env, 3)
+        env.close()
+        assert run.success and len(run.rewards) > 4  # the expert picks again
+        missed.append(run.rewards.tolist())
+    assert missed[0] == missed[1]
+    env = make("placing", overrides=["motion=slipping", "motion.slip=1.0", "problem.max_steps=3"])
+    assert not demonstrate(env, 3).holds.any()
+    env.close()
+    with pytest.raises(UserError, match=r"slip=2\.0: give 0 to 1"):
+        make("placing", overrides=["motion=slipping", "motion.slip=2.0"])

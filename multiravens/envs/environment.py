@@ -89,6 +89,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         self._noise = np.random.default_rng([self._seed, 0, 1])
         self.camera.begin(np.random.default_rng([self._seed, 0, 2]))
         self.problem.build(self.world, self.motion, self._seed)
+        self.motion.begin(np.random.default_rng([self._seed, 0, 3]))
         self._actions = 0
         self._holds = self.problem.holds(self.world)
         self._observation = self._observe()

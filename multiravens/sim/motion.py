@@ -24,7 +24,14 @@ HOME = (0.5, 0.0, 0.28)
 
 
 class Motion(ABC):
-    """Moves a suction tip that points straight down."""
+    """Moves a suction tip that points straight down.
+
+    Args:
+        slip: share of the picks in which suction fails although the tip touches something.
+
+    Raises:
+        ValueError: it is not from 0 to 1.
+    """
 
     fast: float  # tip speeds [m a tick], empty and far from anything, and with a load
     loaded: float
@@ -33,6 +40,15 @@ class Motion(ABC):
     link: int = -1
     held: int | None = None
     _joint: int | None = None
+
+    def __init__(self, slip: float = 0.0) -> None:
+        if not 0 <= slip <= 1:
+            raise ValueError(f"slip={slip}: give 0 to 1")
+        self.slip, self._luck = slip, np.random.default_rng(0)
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Begin an episode: rng says which of its picks slip."""
+        self._luck = rng
 
     @abstractmethod
     def attach(self, world: World) -> None:
@@ -70,6 +86,8 @@ class Motion(ABC):
             if body in self.world.bodies and self.world.bodies[body].kind != "static"
         ]
         if not touched or min(touched)[0] > SUCTION_RADIUS:
+            return False
+        if self.slip and self._luck.random() < self.slip:
             return False
         self.held = min(touched)[1]
         if self.world.bodies[self.held].kind == "bead":
