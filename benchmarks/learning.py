@@ -33,12 +33,11 @@ HEADS = (
     "full success",
     "target",
     "ahead of",
-    "pointer=visual ahead of",
     "training [min]",
 )
 ALL = "all"
-VISUAL = "evaluation-visual"
-"""Folder in a run: measured with the pointer that the camera moves."""
+VARIANTS = {"visual": "pointer=visual", "slipping": "overrides=['motion=slipping']"}
+"""Other ways to measure: with the pointer that the camera moves, and with a quarter of the picks failing."""
 SINGLES = ("placing", "stacking", "chaining", "routing")
 HARDER = "{placing:1,stacking:1,chaining:2,routing:2}"
 """Weights of the singles: two for those that an agent of their own needed more steps for to get as far."""
@@ -56,7 +55,7 @@ class Row:
         target: mean return to reach; None where only the difference to another row counts.
         against: row that it is compared with on the same seeds.
         made: options of the demonstrations, for other than the plain ones.
-    visual: measured with pointer=visual as well.
+        also: names of other ways to measure it.
     """
 
     problems: tuple[str, ...]
@@ -65,25 +64,26 @@ class Row:
     target: float | None = None
     against: str | None = None
     made: tuple[str, ...] = ()
-    visual: bool = False
+    also: tuple[str, ...] = ()
 
 
 def rows() -> dict[str, Row]:
     """All rows by name."""
     pair, long = ("placing-stacking",), "steps=3000"
     table = {
-        "placing": Row(("placing",), ("steps=2000",), 5, 0.95, visual=True),
+        "placing": Row(("placing",), ("steps=2000",), 5, 0.95, also=("visual",)),
         "placing-same-color": Row(("placing",), ("steps=3000",), 10, 0.85, made=SAME_COLOR),
         "stacking": Row(("stacking",), ("steps=1500",), 15, 0.85),
-        "placing-stacking": Row(pair, (long,), 25, 0.80),
-        "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining", visual=True),
+        "placing-stacking": Row(pair, (long,), 25, 0.80, also=("slipping",)),
+        "chaining": Row(("chaining",), ("steps=2000",), 25, 0.80, "transporter-chaining", also=("visual",)),
         "routing": Row(("routing",), ("steps=3000",), 25, 0.85, "transporter-routing"),
     }
     for single in SINGLES:
         steps = next(option for option in table[single].options if option.startswith("steps="))
         table[f"transporter-{single}"] = Row((single,), ("agent=transporter", steps), table[single].minutes)
     for agent in ("gctn", "gctn_step"):
-        table[f"{agent}-placing-stacking"] = Row(pair, (f"agent={agent}", long), 25, against="placing-stacking")
+        words = (f"agent={agent}", long)
+        table[f"{agent}-placing-stacking"] = Row(pair, words, 25, against="placing-stacking", also=("slipping",))
     # In demonstrations of placing-stacking and chaining one action is one sub-goal, so that counting actions is as good
     # as a pointer there; in routing a third of the steps are not.
     for single in ("chaining", "routing"):
@@ -118,8 +118,8 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
             told.write_text(json.dumps(spent + perf_counter() - start))
     words = [f"run={run}", f"episodes={episodes}", f"workers={workers}"]
     _command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
-    if row.visual:
-        _command("evaluate", *words, "beside=false", "pointer=visual", f"out={run / VISUAL}")
+    for variant in row.also:
+        _command("evaluate", *words, "beside=false", VARIANTS[variant], f"out={run / _measures(variant)}")
 
 
 def _command(name: str, *words: str) -> None:
@@ -145,27 +145,43 @@ def tell(folder: Path) -> None:
 
 
 def _lines(name: str, row: Row, runs: Path, chance: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Of one row: a line a problem that has been measured, and one of all where there are several."""
-    own = _measured(runs / name / EVALUATION, row.problems)
-    other = _measured(runs / (row.against or "") / EVALUATION, row.problems)
-    visual = _measured(runs / name / VISUAL, row.problems)
+    """Of one row, for each way it was measured: a line a problem, and one of all where there are several."""
+    for variant in ("", *row.also):
+        own = _measured(runs / name / _measures(variant), row.problems)
+        other = _measured(runs / (row.against or "") / _measures(variant), row.problems)
+        yield from _lines_of(name, row, variant, own, other, runs, chance)
+
+
+def _measures(variant: str) -> str:
+    """Folder in a run of one way to measure it."""
+    return f"{EVALUATION}-{variant}" if variant else EVALUATION
+
+
+def _lines_of(
+    name: str,
+    row: Row,
+    variant: str,
+    own: Mapping[str, Any],
+    other: Mapping[str, Any],
+    runs: Path,
+    chance: Mapping[str, Any],
+) -> Iterator[tuple[str, ...]]:
     if not own:
         return
     minutes = json.loads((runs / name / "seconds.json").read_text()) / 60
     for problem, episodes in own.items():
         returns = [episode["returned"] for episode in episodes]
         solved = sum(episode["success"] for episode in episodes)
-        target = "" if row.target is None else f">= {row.target:.2f}"
+        target = "" if row.target is None or variant else f">= {row.target:.2f}"
         if "agent=transporter" in row.options and problem in chance:
             target = "<= 1.5 x chance, {:.3f}".format(chance[problem]["mean_return"])
         yield (
-            name,
+            f"{name}, {variant}" if variant else name,
             problem,
             spelled(sum(returns) / len(returns), bootstrap_mean(returns)),
             spelled(solved / len(returns), wilson(solved, len(returns))),
             target,
             _difference(episodes, other.get(problem), row.against),
-            _difference(visual.get(problem), episodes, "pointer=reward"),
             f"{minutes:.1f} of {row.minutes}",
         )
 
