@@ -107,8 +107,8 @@ class OriginalStreams(Streams):
         """(N, 4 (1 + goals), H, W) to maps, of which the query is left out; all problems alike."""
         return Maps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
 
-    def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
-        """(N, D, R, K, K) features of every rotated crop of the images round the picks (N, 2)."""
+    def kernels(self, images: Tensor, query: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
+        """Features (N, D, R, K, K) of every rotated crop of the images round the picks (N, 2); query is not used."""
         crops = rotated_crops(images, picks.to(images.dtype), size, rotations)
         count, channels = crops.shape[:2]
         features = self.query(crops.transpose(1, 2).reshape(count * rotations, channels, size, size))

@@ -137,10 +137,13 @@ class Trainer:
         batch = self.batch(samples, warp)
         labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        tasks = torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(images.device)
-        scored = self.model(images, batch.pick, batch.place, tasks)
+        scored = self.model(images, batch.pick, batch.place, self.tasks_of(samples))
         near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
         return score(scored.pick, scored.places, scored.turns, labels, near), scored.penalty
+
+    def tasks_of(self, samples: np.ndarray) -> Tensor:
+        """The samples' problems (N,) as the network counts them."""
+        return torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(self.data.color.device)
 
     def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
         """Samples with the goals that the network is shown, moved."""

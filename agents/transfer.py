@@ -84,12 +84,12 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     unlabelled = _unlabelled(config)
     problem = _new_problem(config, trained)
     known = [] if kind in ALONE else [name for name in trained["problems"] if name != problem]
-    merged = _merged(config, trained, problem, known)
+    before, _ = build(trained)
+    merged = _merged(config, trained, problem, known, isinstance(before.streams, ModularStreams))
     check(merged)
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     with memory_told(merged):
-        before, _ = build(trained)
         fill(before, tensors, source / WEIGHTS)
         started = None if kind == "scratch" else _started(config, trained, before, problem)
         _carry_adapter(merged, trained, started)
@@ -130,7 +130,9 @@ def _unlabelled(config: Mapping[str, Any]) -> bool:
     return bool(config["labels"] == "none")
 
 
-def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str, known: list[str]) -> dict[str, Any]:
+def _merged(
+    config: Mapping[str, Any], trained: Mapping[str, Any], problem: str, known: list[str], modular: bool
+) -> dict[str, Any]:
     """The configuration of the new run: the known one's, with what this command says."""
     kind, rank = str(config["train"]), int(config["rank"])
     if config["start"] not in (NEAREST, *STARTS):
@@ -142,7 +144,7 @@ def _merged(config: Mapping[str, Any], trained: Mapping[str, Any], problem: str,
     adapters = {name: each for name, each in (streams.get("adapters") or {}).items() if name in known}
     if kind == "adapter":
         adapters[problem] = rank
-    if "ModularStreams" in str(streams.get("_target_")):
+    if modular:
         streams["adapters"] = adapters
         if config["start"] != NEAREST:
             streams["start"] = config["start"]

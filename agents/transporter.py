@@ -45,7 +45,7 @@ class Streams(nn.Module):
         problems: that it is made for; plain networks treat all alike.
 
     Attributes:
-        coarse: turns are matched over the whole table on cells only; otherwise at every pixel, with `kernels`.
+        coarse: turns are matched over the whole table on cells only; otherwise at every pixel.
     """
 
     coarse = True
@@ -72,9 +72,17 @@ class Streams(nn.Module):
         """What is added to the loss, whatever the images."""
         return images.new_zeros(())
 
-    def kernels(self, images: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
-        """(N, D, R, K, K) features of what lies about the picks (N, 2) in every turn; only where not coarse."""
-        raise NotImplementedError(f"{type(self).__name__} matches turns on cells")
+    def kernels(self, images: Tensor, query: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
+        """Features (N, D, R, K, K) of what lies about the picks in every turn.
+
+        Args:
+            images: (N, C, H, W).
+            query: (N, D, h, w) of `Maps`, on cells if turns are matched on cells.
+            picks: (N, 2) row and column, in pixels of query.
+            size: K.
+            rotations: R.
+        """
+        return rotated_crops(query, picks, size, rotations)
 
 
 Backbone = Callable[[int, int, int], nn.Module]
@@ -265,13 +273,9 @@ class Transporter(nn.Module):
 
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
         """Score places for picks (N, 2), from what the streams made of the images."""
-        picks = picks.to(images.dtype)
-        if self.streams.coarse:
-            # A pixel's middle in units of cells, counted between cells' middles.
-            centres = (picks - (self.cell - 1) / 2) / self.cell
-            kernels = rotated_crops(self._pooled(maps.query, images), centres, self.reach, self.rotations)
-        else:
-            kernels = self.streams.kernels(images, picks, self.reach, self.rotations)
+        # A pixel's middle in units of cells, counted between cells' middles.
+        centres = (picks.to(images.dtype) - (self.cell - 1) / 2) / self.cell
+        kernels = self.streams.kernels(images, self._pooled(maps.query, images), centres, self.reach, self.rotations)
         cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 

@@ -56,8 +56,7 @@ class UnlabelledTrainer(Trainer):
     @torch.no_grad()
     def _choose(self, batch: Batch, samples: np.ndarray) -> tuple[Batch, Tensor]:
         """The batch with the network's own choices as its labels, and how sure of them it is (N,)."""
-        tasks = self._tasks(samples, batch)
-        maps = self.network.streams(batch.images, tasks)
+        maps = self.network.streams(batch.images, self.tasks_of(samples))
         pick = best_pixels(maps.pick).float()
         places = self.network.places(batch.images, maps, pick)
         place = best_pixels(places.anywhere()).float()
@@ -68,11 +67,8 @@ class UnlabelledTrainer(Trainer):
 
     def _scored(self, batch: Batch, samples: np.ndarray) -> Scored:
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        scored: Scored = self.model(images, batch.pick, batch.place, self._tasks(samples, batch))
+        scored: Scored = self.model(images, batch.pick, batch.place, self.tasks_of(samples))
         return scored
-
-    def _tasks(self, samples: np.ndarray, batch: Batch) -> Tensor:
-        return torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(batch.images.device)
 
     def _draw(self, chosen: Batch) -> Warp:
         rng = np.random.default_rng([self.seed, self.step])

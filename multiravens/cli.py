@@ -72,6 +72,23 @@ def run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: Sequ
     return guard(lambda: _run(task, config_name, arguments))
 
 
+def command(task: "Callable[[DictConfig], int | None]", config_name: str) -> Callable[..., int]:
+    """Makes the `main` of a module whose command is configured by YAML.
+
+    Args:
+        task: The command; it returns the exit status, or None for 0.
+        config_name: The command's file in `configs/`, without its suffix.
+
+    Returns:
+        A function of the overrides and flags (the process's own if None) that returns the exit status, as `run`.
+    """
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run(task, config_name, argv)
+
+    return main
+
+
 def guard(task: Callable[[], int | None]) -> int:
     """Runs a task and turns a user's mistake, an interrupt or a closed pipe into an exit status.
 

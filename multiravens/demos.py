@@ -1,7 +1,6 @@
 """Writes the expert's demonstrations of a problem, one file an episode; run again, it resumes."""
 
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,18 +14,6 @@ from multiravens.errors import UserError, unknown
 from multiravens.progress import show_progress
 
 _ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Overrides and flags; the process's own if None.
-
-    Returns:
-        The exit status.
-    """
-    return cli.run(write_demonstrations, "demos", argv)
 
 
 def write_demonstrations(config: DictConfig) -> None:
@@ -96,6 +83,8 @@ def _summary(store: Store, collected: Collected, asked: int) -> str:
     counts = f"{collected.kept} episodes, {collected.new} of them new; {collected.rejected} seeds rejected"
     return f"{store.folder} has {counts}"
 
+
+main = cli.command(write_demonstrations, "demos")
 
 if __name__ == "__main__":
     sys.exit(main())

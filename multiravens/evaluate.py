@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,6 @@ from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
 from multiravens.runs import EVALUATION, WEIGHTS, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Overrides and flags; the process's own if None.
-
-    Returns:
-        The exit status.
-    """
-    return cli.run(evaluate, "evaluate", argv)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -189,6 +177,8 @@ def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], a
 def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
+
+main = cli.command(evaluate, "evaluate")
 
 if __name__ == "__main__":
     sys.exit(main())

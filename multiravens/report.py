@@ -50,18 +50,6 @@ class Run:
     evaluations: dict[str, dict[str, Any]]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Overrides and flags; the process's own if None.
-
-    Returns:
-        The exit status.
-    """
-    return cli.run(report, "report", argv)
-
-
 def report(config: DictConfig) -> None:
     """Writes the page, the plots and the table, and says where.
 
@@ -266,6 +254,8 @@ def _label(folder: Path, folders: Sequence[Path]) -> str:
 def _file(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in label).strip("._") or "run"
 
+
+main = cli.command(report, "report")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,25 +2,13 @@
 
 import ctypes
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.construction import instantiate
 from multiravens.progress import show_progress
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        argv: Overrides and flags; the process's own if None.
-
-    Returns:
-        The exit status.
-    """
-    return cli.run(train, "train", argv)
 
 
 def train(config: DictConfig) -> None:
@@ -32,17 +20,29 @@ def train(config: DictConfig) -> None:
     Raises:
         UserError: If an option can't be met.
     """
-    keep_memory()
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    with show_progress(config.run, config.steps, "steps") as update:
-        figures = instantiate(config.trainer)(
-            {str(key): value for key, value in plain.items()}, lambda step, latest: update(step, short(latest))
-        )
+    figures = carry_out(config, config.trainer, config.run)
     if not figures:
         return  # another of several processes tells
     shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
     print(f"{config.run}: {config.steps} steps; accuracy of the last batches: {shown}")
+
+
+def carry_out(config: DictConfig, task: DictConfig, label: str) -> dict[str, float]:
+    """Builds and calls what trains, with the configuration as plain values, and shows its progress.
+
+    Args:
+        config: with `steps`.
+        task: says what trains.
+        label: of the progress.
+    """
+    keep_memory()
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    with show_progress(label, config.steps, "steps") as update:
+        figures: dict[str, float] = instantiate(task)(
+            {str(key): value for key, value in plain.items()}, lambda step, latest: update(step, _short(latest))
+        )
+    return figures
 
 
 def keep_memory() -> None:
@@ -57,12 +57,14 @@ def keep_memory() -> None:
     mallopt(pad, 2**28)
 
 
-def short(figures: Mapping[str, float]) -> str:
+def _short(figures: Mapping[str, float]) -> str:
     """Losses and accuracies in a few words."""
     losses = f"loss {figures['loss_pick'] + figures['loss_place']:.2f}"
     names = ("pick", "place", "rotation")
     return f"{losses}, right " + ", ".join(f"{name} {figures[f'accuracy_{name}']:.0%}" for name in names)
 
+
+main = cli.command(train, "train")
 
 if __name__ == "__main__":
     sys.exit(main())

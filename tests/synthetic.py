@@ -47,6 +47,7 @@ def write(data: Path, episodes: int, problem: str = "synthetic") -> None:
     with store.writing():
         for seed in range(episodes):
             write_episode(store.path(seed), episode(seed, problem), store.fingerprint)
+    assert store.kept() == list(range(episodes))
 
 
 def _draw(middles: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

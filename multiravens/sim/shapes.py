@@ -272,11 +272,13 @@ class MeshFile:
         """The mesh in metres, its bounding box centred in xy and standing on z = 0."""
         if not self.path.is_file():
             raise UserError(f"no mesh file {str(self.path)!r}; give a path that exists, relative ones start here")
+        if self.path.suffix.lower().lstrip(".") not in trimesh.available_formats():
+            raise UserError(f"{str(self.path)!r} cannot be read as a mesh (unknown suffix); use obj, stl or ply")
         try:
             mesh = cast(trimesh.Trimesh, trimesh.load(self.path, force="mesh"))
             mesh.apply_scale(self.scale)
             lower, upper = mesh.bounds
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # what its readers make of damaged files
             raise UserError(f"{str(self.path)!r} cannot be read as a mesh ({error}); use obj, stl or ply") from error
         mesh.apply_translation([-(lower[0] + upper[0]) / 2, -(lower[1] + upper[1]) / 2, -lower[2]])
         return mesh
