@@ -103,11 +103,11 @@ class Bank(nn.Module):
         """One block's parameters."""
         return Part(*(tensor[block] for tensor in (self.weight, self.offset, self.gain, self.shift)))
 
-    def mixed(self, shares: Tensor) -> Part:
-        """Blocks' parameters mixed in shares (K,)."""
-        return Part(
-            *(torch.tensordot(shares, tensor, 1) for tensor in (self.weight, self.offset, self.gain, self.shift))
-        )
+    def mixed(self, shares: Tensor) -> list[Part]:
+        """Blocks' parameters mixed in shares (L, K), for each of L steps."""
+        tensors = (self.weight, self.offset, self.gain, self.shift)
+        mixtures = [torch.tensordot(shares, tensor, 1).unbind() for tensor in tensors]
+        return [Part(*step) for step in zip(*mixtures, strict=True)]
 
 
 class Program(nn.Module):
@@ -149,11 +149,15 @@ class Program(nn.Module):
         """(L, K), each step's add up to 1."""
         return (self.logits / temperature).softmax(1)
 
-    def patch(self, step: int) -> Patch:
-        """What a step has of its own."""
-        adapter = None if self.down is None or self.up is None else Adapter(self.down[step], self.up[step])
-        mask = None if self.mask is None else self.mask[step]
-        return Patch(self.scale[step], self.bias[step], mask, self.width, adapter)
+    def patches(self) -> list[Patch]:
+        """What each step has of its own."""
+        none = [None] * len(self.scale)
+        masks = none if self.mask is None else self.mask.unbind()
+        adapters: Sequence[Adapter | None] = none
+        if self.down is not None and self.up is not None:
+            adapters = [Adapter(*each) for each in zip(self.down.unbind(), self.up.unbind(), strict=True)]
+        own = zip(self.scale.unbind(), self.bias.unbind(), masks, adapters, strict=True)
+        return [Patch(scale, bias, mask, self.width, adapter) for scale, bias, mask, adapter in own]
 
     @torch.no_grad()
     def harden(self) -> None:
@@ -188,17 +192,18 @@ def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: 
     if torch.is_grad_enabled() and not x.requires_grad:
         # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
         x = x.detach().requires_grad_()
-    order = program.order
-    shares = None if order else program.shares(temperature)
-    for step in range(len(program.scale)):
-        patch = program.patch(step)
-        if order is not None:
-            x = x + change(x, bank.part(order[step]), patch)
-        elif shares is not None and mix == "weights":
-            x = x + change(x, bank.mixed(shares[step]), patch)
-        elif shares is not None:
-            changes = [share * change(x, bank.part(block), patch) for block, share in enumerate(shares[step])]
-            x = x + torch.stack(changes).sum(0)
+    patches = program.patches()
+    if program.order is None and mix == "outputs":
+        blocks = [bank.part(block) for block in range(len(bank.weight))]
+        for shares, patch in zip(program.shares(temperature), patches, strict=True):
+            x = x + sum(share * change(x, part, patch) for share, part in zip(shares, blocks, strict=True))
+        return x
+    if program.order is None:
+        parts = bank.mixed(program.shares(temperature))
+    else:
+        parts = [bank.part(block) for block in program.order]
+    for part, patch in zip(parts, patches, strict=True):
+        x = x + change(x, part, patch)
     return x
 
 
