@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multiravens.agents.transporter import Places
+from multiravens.agents.transporter import Places, Scored
+from multiravens.data.demonstrations import FACTORS, Batch
+from multiravens.geometry import PIXEL
 
 
 class Labels(NamedTuple):
@@ -64,6 +66,13 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Te
     away = ((difference + period / 2).remainder(period) - period / 2).abs()
     right = (away <= step / 2 - 1e-3) | (away <= away.amin(2, keepdim=True) + 1e-3)
     return right | (periods <= 0)[:, None, None], share
+
+
+def judge(scored: Scored, batch: Batch, resolution: str) -> Outcome:
+    """What a network made of a batch against what the expert did."""
+    turns = equivalent_turns(batch.turn, batch.period, scored.turns.shape[1])
+    near = 0.01 / (PIXEL * FACTORS[resolution])
+    return score(scored.pick, scored.places, scored.turns, Labels(batch.pick, batch.place, *turns), near)
 
 
 def score(

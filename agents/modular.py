@@ -17,7 +17,7 @@ from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
-STARTS = ("distinct", "uniform")
+STARTS = ("distinct", "same", "uniform")
 GROUPS = 8
 PREFERENCE = 2.0  # logit of the block that a step starts with: of six, 0.6 of the share
 
@@ -117,7 +117,8 @@ class Program(nn.Module):
         depth: L, steps.
         blocks: K, of the bank.
         width: C.
-        start: `distinct`: each step prefers another block, in turn; `uniform`: none is preferred.
+        start: `distinct`: each step prefers a block, in an order drawn for this program; `same`: the blocks in turn;
+            `uniform`: no block is preferred.
         rank: r, channels inside each step's adapter; 0 for no adapter.
 
     Attributes:
@@ -134,8 +135,9 @@ class Program(nn.Module):
     def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct", rank: int = 0) -> None:
         super().__init__()
         logits = torch.zeros(depth, blocks)
-        if start == "distinct":
-            logits[torch.arange(depth), torch.arange(depth) % blocks] = PREFERENCE
+        if start != "uniform":
+            order = torch.randperm(blocks) if start == "distinct" else torch.arange(blocks)
+            logits[torch.arange(depth), order[torch.arange(depth) % blocks]] = PREFERENCE
         self.logits = nn.Parameter(logits)
         self.scale = nn.Parameter(torch.ones(depth, width))
         self.bias = nn.Parameter(torch.zeros(depth, width))
@@ -221,7 +223,7 @@ class ModularStreams(Streams):
         blocks: K, of a bank.
         depth: L, steps of a program, K or more.
         mix: `weights` or `outputs`, see `run`.
-        start: `distinct` or `uniform`, see `Program`.
+        start: `distinct`, `same` or `uniform`, see `Program`.
         shared: one bank for all streams; otherwise one for each.
         temperature: of the shares at the end of training; it falls from 1.
         entropy: weight of the shares' entropy in the loss, at the end of training; it rises from 0.
@@ -324,6 +326,10 @@ class ModularStreams(Streams):
             }
             for problem in self.problems
         }
+
+    def own(self, problem: str) -> list[nn.Parameter]:
+        """Parameters that no other problem uses."""
+        return list(self.programs[self.index(problem)].parameters())
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""

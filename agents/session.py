@@ -50,7 +50,8 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
         update: called with the steps taken and the latest figures.
 
     Returns:
-        The latest figures; none but in the first of several processes.
+        The latest figures, and `parameters`, how many there are, and `own`, how many of them are one problem's alone;
+        nothing but in the first of several processes.
 
     Raises:
         UserError: an option can't be met, the demonstrations are too few, the folder holds another run or is in use, a
@@ -85,7 +86,7 @@ def learn(
         make_trainer: what trains it.
 
     Returns:
-        The latest figures; none but in the first of several processes.
+        As `train`.
     """
     folder = Path(config["run"]).expanduser()
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
@@ -107,7 +108,12 @@ def learn(
         )
         with _board(folder, fabric) as board:
             figures = trainer.run(_both(update, board))
-            return figures if fabric.is_global_zero else {}
+            return figures | _counts(network, problems[-1]) if fabric.is_global_zero else {}
+
+
+def _counts(network: Transporter, problem: str) -> dict[str, float]:
+    whole, own = network.parameters(), network.streams.own(problem)
+    return {name: sum(p.numel() for p in each) for name, each in (("parameters", whole), ("own", own))}
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.conditioning import Conditioning
-from multiravens.agents.loss import Labels, Outcome, equivalent_turns, score
+from multiravens.agents.loss import Outcome, judge
+from multiravens.agents.offline import shown
 from multiravens.agents.transporter import Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
-from multiravens.data.demonstrations import FACTORS, Batch, Demonstrations
+from multiravens.data.demonstrations import Batch, Demonstrations
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
-from multiravens.geometry import PIXEL
 from multiravens.runs import METRICS, STATE, WEIGHTS
 
 Update = Callable[[int, Mapping[str, float]], None]
@@ -135,11 +135,9 @@ class Trainer:
             warp: how they are moved; None leaves them as they are.
         """
         batch = self.batch(samples, warp)
-        labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, self.network.rotations))
         images = batch.images.contiguous(memory_format=torch.channels_last)
         scored = self.model(images, batch.pick, batch.place, self.tasks_of(samples))
-        near = 0.01 / (PIXEL * FACTORS[self.data.resolution])
-        return score(scored.pick, scored.places, scored.turns, labels, near), scored.penalty
+        return judge(scored, batch, self.data.resolution), scored.penalty
 
     def tasks_of(self, samples: np.ndarray) -> Tensor:
         """The samples' problems (N,) as the network counts them."""
@@ -147,11 +145,7 @@ class Trainer:
 
     def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
         """Samples with the goals that the network is shown, moved."""
-        table = self.data.steps
-        goals = self.conditioning.choose(
-            table.pointer[samples], table.step[samples], self.data.counts[table.episode[samples]]
-        )
-        batch = self.data.batch(samples, goals)
+        batch = shown(self.data, self.conditioning, samples)
         return batch if warp is None else moved(batch, warp)
 
     def warp(self, samples: np.ndarray) -> Warp | None:

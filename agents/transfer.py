@@ -7,20 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
-from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.load import build
-from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.modular import PREFERENCE, STARTS, ModularStreams
-from multiravens.agents.policy import BATCH
+from multiravens.agents.offline import Measure, in_batches, outcomes
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
 from multiravens.agents.transporter import Streams, Transporter
-from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer
-from multiravens.data.demonstrations import Demonstrations, load
+from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
+from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked
 from multiravens.errors import UserError, unknown
 from multiravens.registration import parse_problems
@@ -99,7 +96,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
             _take_over(network, before, problem, started)
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
-        described = {name: merged[name] for name in merged} | {"environment": known_environments}
+        described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
         make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
         return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
 
@@ -108,11 +105,7 @@ def _new_problem(config: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
     if config["problem"] is None:
         raise UserError("give the name of the new problem as problem=NAME")
     (problem,) = parse_problems([config["problem"]])
-    if config["labels"] == "none":
-        if problem not in trained["problems"]:
-            raise UserError(f"{unknown('problem', problem, trained['problems'])}; labels=none adapts one that is known")
-        return problem
-    if problem in trained["problems"] and not config["replace"]:
+    if config["labels"] != "none" and problem in trained["problems"] and not config["replace"]:
         raise UserError(
             f"{config['run']} knows {problem} already: give replace=true to teach it anew, or another problem"
         )
@@ -127,6 +120,10 @@ def _unlabelled(config: Mapping[str, Any]) -> bool:
         raise unknown("objective", str(config["objective"]), OBJECTIVES)
     if config["labels"] == "none" and config["train"] not in ADAPTING:
         raise UserError(f"labels=none adapts a known problem's programs: give train={' or '.join(ADAPTING)}")
+    if config["labels"] == "none" and config["start"] in STARTS:
+        raise UserError(
+            f"start={config['start']}: labels=none starts from a known problem's programs, or start=nearest"
+        )
     return bool(config["labels"] == "none")
 
 
@@ -135,8 +132,9 @@ def _merged(
 ) -> dict[str, Any]:
     """The configuration of the new run: the known one's, with what this command says."""
     kind, rank = str(config["train"]), int(config["rank"])
-    if config["start"] not in (NEAREST, *STARTS):
-        raise unknown("start", str(config["start"]), (NEAREST, *STARTS))
+    starts = (NEAREST, *STARTS, *trained["problems"])
+    if config["start"] not in starts:
+        raise unknown("start", str(config["start"]), starts)
     if rank < 1:
         raise UserError(f"rank={rank}: give 1 or more")
     source = str(config["run"]).rstrip("/")
@@ -146,7 +144,7 @@ def _merged(
         adapters[problem] = rank
     if modular:
         streams["adapters"] = adapters
-        if config["start"] != NEAREST:
+        if config["start"] in STARTS:
             streams["start"] = config["start"]
     elif kind not in ALONE:
         raise UserError(f"{source} has no programs: train one with backbone=modular, or give train=full or scratch")
@@ -177,36 +175,37 @@ def _carry_adapter(merged: Mapping[str, Any], trained: Mapping[str, Any], starte
 
 
 def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
-    """The known problem whose program the new one starts from."""
-    if config["labels"] == "none":
-        return problem
-    if config["start"] != NEAREST or not isinstance(before.streams, ModularStreams):
+    """The known problem whose programs the new ones start from."""
+    start, known = str(config["start"]), before.streams.problems
+    if not isinstance(before.streams, ModularStreams) or start in STARTS:
         return None
+    if start != NEAREST:
+        return start
+    if config["labels"] == "none" and problem in known:
+        return problem
     episodes, _ = load(config["data"], [problem], config["demos"], trained["resolution"], config["split"])
     data = Demonstrations(episodes, trained["resolution"])
     rng = np.random.default_rng(config["seed"])
     samples = rng.permutation(len(data.steps.task))[:_PROBED]
-    conditioning = build(trained)[1]
+    _, conditioning = build(trained)
     before.streams.settle()
-    losses = {name: probe(before, conditioning, data, samples, name) for name in before.streams.problems}
-    return min(losses, key=lambda name: losses[name])
+    if config["labels"] == "none":
+        unsure = _unsureness(before)
+        away = [in_batches(unsure, before, conditioning, data, samples, name).sum(0).mean() for name in known]
+    else:
+        found = [outcomes(before, conditioning, data, samples, name) for name in known]
+        away = [(outcome.pick + outcome.place).mean() for outcome in found]
+    return known[int(torch.stack(away).argmin())]
 
 
-@torch.inference_mode()
-def probe(
-    network: Transporter, conditioning: Conditioning, data: Demonstrations, samples: NDArray[np.int64], program: str
-) -> float:
-    """Mean loss on samples of another problem, run through a known problem's programs."""
-    table, losses = data.steps, []
-    for own in np.array_split(samples, -(-len(samples) // BATCH)):
-        goals = conditioning.choose(table.pointer[own], table.step[own], data.counts[table.episode[own]])
-        batch = data.batch(own, goals)
-        labels = Labels(batch.pick, batch.place, *equivalent_turns(batch.turn, batch.period, network.rotations))
-        tasks = torch.full((len(own),), network.streams.index(program))
-        scored = network(batch.images, batch.pick, batch.place, tasks)
-        outcome = score(scored.pick, scored.places, scored.turns, labels, 1.0)
-        losses.append(outcome.pick + outcome.place)
-    return float(torch.cat(losses).mean())
+def _unsureness(network: Transporter) -> Measure:
+    """How little sure the network is of what it would do."""
+
+    def measure(batch: Batch, tasks: Tensor) -> Tensor:
+        chosen, _ = choose(network, batch, tasks)
+        return torch.stack(entropies(network(chosen.images, chosen.pick, chosen.place, tasks)))
+
+    return measure
 
 
 def _take_over(network: Transporter, before: Transporter, problem: str, started: str | None) -> None:
@@ -259,7 +258,7 @@ def _freeze(network: Transporter, problem: str, kind: str) -> dict[str, float]:
                 parameter = getattr(program, name)
                 parameter.requires_grad_(True)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
-    return {"trained": sum(count for count, own in counts if own), "parameters": sum(count for count, _ in counts)}
+    return {"trained": sum(count for count, moves in counts if moves), "parameters": sum(count for count, _ in counts)}
 
 
 def _hardened(

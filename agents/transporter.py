@@ -68,6 +68,10 @@ class Streams(nn.Module):
         """What a run tells of it, as plain values."""
         return {}
 
+    def own(self, problem: str) -> list[nn.Parameter]:
+        """Parameters that no other problem uses."""
+        return []
+
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss, whatever the images."""
         return images.new_zeros(())

@@ -36,6 +36,8 @@ HEADS = (
     "training [min]",
 )
 ALL = "all"
+SECONDS, DONE = "seconds.json", "done"
+"""Files in a run's folder: how long it trained, and that it has been trained to its end."""
 VARIANTS = {"visual": "pointer=visual", "slipping": "overrides=['motion=slipping']"}
 """Other ways to measure: with the pointer that the camera moves, and with a quarter of the picks failing."""
 SINGLES = ("placing", "stacking", "chaining", "routing")
@@ -106,23 +108,31 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
     demos = next((option.partition("=")[2] for option in row.options if option.startswith("demos=")), "100")
     for problem in row.problems:
         words = [f"problem={problem}", f"episodes={demos}", f"workers={workers}", f"data={data}", *row.made]
-        _command("demos", *words)
-    spent, told = 0.0, run / "seconds.json"
-    if told.exists():
-        spent = json.loads(told.read_text())
+        command("demos", *words)
+    timed(run, "train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
+    words = [f"run={run}", f"episodes={episodes}", f"workers={workers}"]
+    command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
+    for variant in row.also:
+        command("evaluate", *words, "beside=false", VARIANTS[variant], f"out={run / _measures(variant)}")
+
+
+def timed(run: Path, name: str, *words: str) -> None:
+    """Run a command that trains, and add its seconds to those in the run's folder."""
+    if (run / DONE).exists():
+        return
+    told = run / SECONDS
+    spent = json.loads(told.read_text()) if told.exists() else 0.0
     start = perf_counter()
     try:
-        _command("train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
+        command(name, *words)
+        (run / DONE).touch()
     finally:
-        if not (run / EVALUATION).exists():  # later it has nothing left to do but to say so
+        if run.exists():
             told.write_text(json.dumps(spent + perf_counter() - start))
-    words = [f"run={run}", f"episodes={episodes}", f"workers={workers}"]
-    _command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
-    for variant in row.also:
-        _command("evaluate", *words, "beside=false", VARIANTS[variant], f"out={run / _measures(variant)}")
 
 
-def _command(name: str, *words: str) -> None:
+def command(name: str, *words: str) -> None:
+    """Run one of the users' commands."""
     subprocess.run([sys.executable, "-m", f"multiravens.{name}", *words], check=True, cwd=ROOT)
 
 
@@ -147,8 +157,8 @@ def tell(folder: Path) -> None:
 def _lines(name: str, row: Row, runs: Path, chance: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Of one row, for each way it was measured: a line a problem, and one of all where there are several."""
     for variant in ("", *row.also):
-        own = _measured(runs / name / _measures(variant), row.problems)
-        other = _measured(runs / (row.against or "") / _measures(variant), row.problems)
+        own = measured(runs / name / _measures(variant), row.problems)
+        other = measured(runs / (row.against or "") / _measures(variant), row.problems)
         yield from _lines_of(name, row, variant, own, other, runs, chance)
 
 
@@ -168,7 +178,7 @@ def _lines_of(
 ) -> Iterator[tuple[str, ...]]:
     if not own:
         return
-    minutes = json.loads((runs / name / "seconds.json").read_text()) / 60
+    minutes = json.loads((runs / name / SECONDS).read_text()) / 60
     for problem, episodes in own.items():
         returns = [episode["returned"] for episode in episodes]
         solved = sum(episode["success"] for episode in episodes)
@@ -186,8 +196,8 @@ def _lines_of(
         )
 
 
-def _measured(folder: Path, problems: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Episodes of each problem, and of all where there are several."""
+def measured(folder: Path, problems: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Episodes of each problem in the folder of an evaluation, and of all where there are several."""
     paths = {problem: folder / f"{problem}.json" for problem in problems}
     found = {problem: read_evaluation(path)["episodes"] for problem, path in paths.items() if path.exists()}
     if len(found) == len(problems) > 1:

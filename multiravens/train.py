@@ -25,6 +25,8 @@ def train(config: DictConfig) -> None:
         return  # another of several processes tells
     shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
     print(f"{config.run}: {config.steps} steps; accuracy of the last batches: {shown}")
+    share = figures["own"] / figures["parameters"]
+    print(f"{figures['parameters']} parameters; a problem has {figures['own']} ({share:.2%}) of its own")
 
 
 def carry_out(config: DictConfig, task: DictConfig, label: str) -> dict[str, float]:

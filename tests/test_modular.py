@@ -86,8 +86,11 @@ def test_hardening_keeps_the_block_of_the_largest_share() -> None:
     assert soft.shares().tolist() == np.eye(BLOCKS)[best].tolist()
 
 
-def test_distinct_programs_start_with_each_block_in_turn_and_uniform_ones_with_none() -> None:
-    assert Program(DEPTH, BLOCKS, WIDTH).shares().argmax(1).tolist() == [0, 1, 2, 0, 1]
+def test_programs_start_with_an_order_of_their_own_or_the_same_or_none() -> None:
+    orders = [Program(DEPTH, BLOCKS, WIDTH).shares().argmax(1).tolist() for _ in range(20)]
+    assert all(sorted(order[:BLOCKS]) == list(range(BLOCKS)) and order[BLOCKS:] == order[:2] for order in orders)
+    assert len({tuple(order) for order in orders}) > 2
+    assert Program(DEPTH, BLOCKS, WIDTH, "same").shares().argmax(1).tolist() == [0, 1, 2, 0, 1]
     torch.testing.assert_close(Program(DEPTH, BLOCKS, WIDTH, "uniform").shares(), torch.full((DEPTH, BLOCKS), 1 / 3))
 
 
@@ -146,10 +149,10 @@ def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
     def frame(channels: int, pixels: int, patches: int) -> nn.Module:
         return Isometric(channels, pixels, patches, width=32, depth=0, stride=4, fine=32)
 
-    counts = [
-        sum(p.numel() for p in ModularStreams(frame, 1, problems=names).parameters()) for names in (["a"], ["a", "b"])
-    ]
+    one, two = (ModularStreams(frame, 1, problems=names) for names in (["a"], ["a", "b"]))
+    counts = [sum(p.numel() for p in network.parameters()) for network in (one, two)]
     assert 0 < (counts[1] - counts[0]) / counts[1] < 0.01
+    assert counts[1] - counts[0] == sum(p.numel() for p in two.own("b"))
 
 
 def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:

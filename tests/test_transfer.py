@@ -22,7 +22,7 @@ from multiravens.configuration import compose
 from multiravens.data.episode import write_episode
 from multiravens.data.store import Store
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
+from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS, read_config
 from multiravens.transfer import main
 from tests import synthetic
 
@@ -218,10 +218,24 @@ def test_a_known_problem_is_adapted_without_looking_at_actions(objective: str, r
         assert torch.equal(tensor, before[old]) != own, name
 
 
+@pytest.mark.parametrize("start", ["nearest", "two"])
+def test_a_domain_of_another_name_gets_programs_of_its_own(start: str, run: Path, data: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "problem=new", "train=patch", "labels=none", f"start={start}", f"data={data}"]
+    assert main([*words, f"out={tmp_path / 'new'}", *SHORT]) == 0
+    assert read_config(tmp_path / "new")["problems"] == ["one", "two", "new"]
+    before, after = weights(run), weights(tmp_path / "new")
+    for name, tensor in before.items():
+        assert torch.equal(after[name], tensor), name
+    orders = [after["streams.programs.2.pick.logits"], *(before[f"streams.programs.{at}.pick.logits"] for at in (0, 1))]
+    assert any(torch.equal(orders[0], order) for order in orders[1:])
+    if start == "two":
+        assert torch.equal(orders[0], orders[2])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["problem=new", "labels=none", "train=order"], "unknown problem 'new': choose from"),
+        (["problem=new", "labels=none", "train=order", "start=distinct"], "labels=none starts from a known problem"),
         (["problem=one", "labels=none", "train=full"], "labels=none adapts a known problem's programs"),
         (["problem=one", "labels=some"], "unknown labels 'some'"),
         (["problem=new", "train=ordr"], "unknown train 'ordr': choose from order"),

@@ -1,0 +1,71 @@
+"""What a network makes of demonstrations as they are: no augmentation, no simulator."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.loss import Outcome, judge
+from multiravens.agents.policy import BATCH
+from multiravens.agents.transporter import Transporter
+from multiravens.data.demonstrations import Batch, Demonstrations
+
+Measure = Callable[[Batch, Tensor], Tensor]
+"""Takes a batch and its problems (N,) as indices, and gives a tensor (.., N)."""
+
+
+def shown(data: Demonstrations, conditioning: Conditioning, samples: NDArray[np.int64]) -> Batch:
+    """Samples (N,), rows of the table of steps, with the goals that a network is shown."""
+    table = data.steps
+    goals = conditioning.choose(table.pointer[samples], table.step[samples], data.counts[table.episode[samples]])
+    return data.batch(samples, goals)
+
+
+@torch.inference_mode()
+def in_batches(
+    measure: Measure,
+    network: Transporter,
+    conditioning: Conditioning,
+    data: Demonstrations,
+    samples: NDArray[np.int64],
+    program: str | None = None,
+) -> Tensor:
+    """Measure samples, few at a time.
+
+    Args:
+        measure: of a batch.
+        network: whose problems' indices it is given.
+        conditioning: which goal images are shown.
+        data: of one device with the network.
+        samples: (N,) rows of the table of steps.
+        program: the problem whose programs all samples run through; None for each its own.
+
+    Returns:
+        (.., N).
+    """
+    problems = data.tasks if program is None else [program] * len(data.tasks)
+    tasks = torch.tensor([network.streams.index(problem) for problem in problems], device=data.color.device)
+    parts = [
+        measure(shown(data, conditioning, own), tasks[torch.from_numpy(data.steps.task[own]).to(tasks.device)])
+        for own in np.array_split(samples, -(-len(samples) // BATCH))
+    ]
+    return torch.cat(parts, dim=-1)
+
+
+def outcomes(
+    network: Transporter,
+    conditioning: Conditioning,
+    data: Demonstrations,
+    samples: NDArray[np.int64],
+    program: str | None = None,
+) -> Outcome:
+    """Losses and accuracies of samples (N,); arguments as of `in_batches`."""
+
+    def measure(batch: Batch, tasks: Tensor) -> Tensor:
+        scored = network(batch.images, batch.pick, batch.place, tasks)
+        return torch.stack(list(judge(scored, batch, data.resolution)))
+
+    return Outcome(*in_batches(measure, network, conditioning, data, samples, program))

@@ -1,0 +1,260 @@
+"""What the modular backbone gives on two CPU cores: trains, transfers and measures, and goes on where it was stopped.
+
+Run: python benchmarks/modular.py [--parts singles transfer domains reuse] [--folder learning] [--seed 0]
+
+Everything is done by the commands that users have, at half resolution. Action accuracy is the share of held-out
+demonstrations' states in which pick, place (given the expert's pick) and turn are all right; its intervals are by
+bootstrap over demonstrations, paired where two runs are compared. Results: FOLDER/runs, and docs/results/modular.md.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, timed
+from rich.console import Console
+from rich.table import Table
+
+from multiravens.agents.load import load_agent
+from multiravens.agents.offline import outcomes
+from multiravens.data.demonstrations import Demonstrations, load
+from multiravens.runs import EVALUATION, WEIGHTS, read_config
+from multiravens.statistics import bootstrap_mean, paired_bootstrap, spelled
+
+RESULTS = ROOT / "docs" / "results" / "modular.md"
+HEADS = ("row", "problem", "accuracy", "against", "return", "return against", "trained", "minutes")
+MARGIN = 0.05
+"""By how much a run may fall behind another and still count as no worse."""
+HELD_OUT = 150
+"""Demonstrations of each problem that accuracy is measured on: 400 states or more."""
+MODULAR = ("backbone=modular",)
+DRAWN = ("task_sampling=adaptive", "step_sampling=prioritised")
+NEW = "stacking"
+THREE = tuple(name for name in SINGLES if name != NEW)
+PAIR = "placing-stacking"
+KINDS = ("order", "patch", "order+patch", "adapter", "full", "scratch")
+SOURCES = ("placing", "placing-warm", "placing-wood")
+TARGETS = ("placing-dim", "placing-marble", "placing-negative", "placing-grainy")
+"""Placing in other domains: a problem's name and a domain's."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A run of the table.
+
+    Attributes:
+        problems: it is measured on.
+        options: of the command that makes it.
+        source: row whose run it is transferred from; none is trained from scratch.
+        against: row that it is compared with.
+        episodes: that its return is measured on, of each problem.
+    """
+
+    problems: tuple[str, ...]
+    options: tuple[str, ...]
+    source: str = ""
+    against: str = ""
+    episodes: int = 0
+
+
+def singles() -> dict[str, Row]:
+    """One agent for the four singles: plain with the same parameters, plain with the same compute, modular, hard."""
+    common = ("demos=50", "steps=3000", *DRAWN)
+    return {
+        "singles-adaptive": Row(SINGLES, common, episodes=50),
+        "singles-plain-18": Row(SINGLES, ("backbone.network.depth=18", *common), against="singles-adaptive"),
+        "singles-modular": Row(SINGLES, (*MODULAR, *common), against="singles-adaptive", episodes=50),
+        "singles-modular-hard": Row(SINGLES, ("train=harden",), "singles-modular", "singles-modular", 50),
+    }
+
+
+def transfers() -> dict[str, Row]:
+    """From three singles to the fourth, and from four to a pair, by every way to train."""
+    table = {"three": Row(THREE, (*MODULAR, "demos=50", "steps=3000", *DRAWN))}
+    for source, problem, counts in (("three", NEW, (1, 10, 100)), ("singles-modular", PAIR, (10, 100))):
+        for demos in counts:
+            for kind in KINDS:
+                name, full = (f"{problem}-{demos}-{each}" for each in (kind, "full"))
+                words = (f"problem={problem}", f"train={kind}", f"demos={demos}")
+                episodes = 50 if demos == 10 and kind in ("order+patch", "full") else 0
+                table[name] = Row((problem,), words, source, "" if kind == "full" else full, episodes)
+    return table
+
+
+def domains() -> dict[str, Row]:
+    """Placing in three domains, and then in others that only pictures tell of."""
+    table = {"domains": Row((*SOURCES, *TARGETS), (*MODULAR, "demos=50", "steps=2000"))}
+    for problem in TARGETS:
+        for kind in ("order", "patch", "order+patch"):
+            for objective in ("entropy", "consistency"):
+                words = (f"problem={problem}", f"train={kind}", "labels=none", f"objective={objective}", "demos=50")
+                table[f"{problem}-{kind}-{objective}"] = Row((problem,), words, "domains", "domains")
+        words = (f"problem={problem}", "train=order+patch", "demos=50")
+        table[f"{problem}-labelled"] = Row((problem,), words, "domains", "domains")
+    return table
+
+
+def reuse() -> dict[str, Row]:
+    """Three blocks, run three times, six times and nine times."""
+    common = (*MODULAR, "backbone.streams.blocks=3", "demos=50", "steps=3000", *DRAWN)
+    return {
+        f"reuse-{depth}": Row(SINGLES, (*common, f"backbone.streams.depth={depth}"), against="reuse-3" * (depth > 3))
+        for depth in (3, 6, 9)
+    }
+
+
+PARTS: Mapping[str, Callable[[], dict[str, Row]]] = {
+    part.__name__: part for part in (singles, transfers, domains, reuse)
+}
+
+
+class Bench:
+    """Makes and measures rows in a folder.
+
+    Args:
+        folder: of data and runs.
+        seed: of all training.
+        workers: processes that play episodes.
+    """
+
+    def __init__(self, folder: Path, seed: int, workers: int) -> None:
+        self.data, self.runs, self.seed, self.workers = folder / "data", folder / "runs", seed, workers
+
+    def run(self, row: str) -> Path:
+        """Folder of a row's run."""
+        return self.runs / (f"{row}-{self.seed}" if self.seed else row)
+
+    def make(self, name: str, row: Row) -> None:
+        """Bring one row to its end; what is there already is not made again."""
+        own = self.run(name)
+        learnt = [word.partition("=")[2] for word in row.options if word.startswith("problem=")]
+        trained = learnt or [problem for problem in row.problems if problem not in TARGETS]
+        demos = next((int(word.partition("=")[2]) for word in row.options if word.startswith("demos=")), 0)
+        for problem in trained if demos else ():
+            self.demonstrate(problem, "train", demos)
+        words = [*row.options, f"data={self.data}", f"seed={self.seed}"]
+        if row.source:
+            timed(own, "transfer", f"run={self.run(row.source)}", f"out={own}", *words)
+        else:
+            timed(own, "train", f"problems=[{','.join(trained)}]", f"run={own}", *words)
+        for problem in row.problems:
+            self.demonstrate(problem, "validation", HELD_OUT)
+            self.accuracy(name, problem)
+        if row.episodes:
+            known = f"problems=[{','.join(row.problems)}]"
+            words = [f"episodes={row.episodes}", f"workers={self.workers}", "beside=false"]
+            command("evaluate", f"run={own}", known, *words)
+
+    def demonstrate(self, problem: str, split: str, episodes: int) -> None:
+        """Have the oracle's demonstrations of a problem, in the domain that its name ends with."""
+        plain, _, domain = problem.partition("-")
+        words = [f"problem={problem}"]
+        if problem in SOURCES + TARGETS and domain:
+            words = [f"problem={plain}", f"domain={domain}", f"problem.name={problem}"]
+        more = [f"split={split}", f"episodes={episodes}", f"workers={self.workers}", f"data={self.data}"]
+        if len(list((self.data / problem / split).glob("episode_*"))) < episodes:
+            command("demos", *words, *more)
+
+    def accuracy(self, name: str, problem: str) -> list[float]:
+        """Share of right actions in each held-out demonstration."""
+        run = self.run(name)
+        path = run / f"accuracy-{problem}.json"
+        weights = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if known.get("weights") != weights:
+            known = {"weights": weights, "right": self._right(run, problem)}
+            path.write_text(json.dumps(known))
+        return [float(np.mean(states)) for states in known["right"]]
+
+    def _right(self, run: Path, problem: str) -> list[list[int]]:
+        agent = load_agent(run)
+        # A domain that an agent has not been adapted to is seen as the plain problem.
+        program = problem if problem in read_config(run)["problems"] else problem.partition("-")[0]
+        episodes, _ = load(self.data, [problem], HELD_OUT, agent.resolution, "validation")
+        data = Demonstrations(episodes, agent.resolution)
+        samples = np.arange(len(data.steps.task))
+        found = outcomes(agent.network, agent.conditioning, data, samples, program)
+        right = (found.picked * found.placed * found.turned).int()
+        return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]
+
+    def lines(self, name: str, row: Row) -> Iterator[tuple[str, ...]]:
+        """Of the table: a line a problem, and one of all where there are several."""
+        if not all((self.run(name) / f"accuracy-{problem}.json").exists() for problem in row.problems):
+            return
+        own, other = self._accuracies(name, row), self._accuracies(row.against, row)
+        played, beaten = (measured(self.run(each) / EVALUATION, row.problems) for each in (name, row.against))
+        seconds = self.run(name) / SECONDS
+        minutes = f"{json.loads(seconds.read_text()) / 60:.1f}" if seconds.exists() else ""
+        for problem, accuracies in own.items():
+            returns = [episode["returned"] for episode in played.get(problem, ())]
+            theirs = {episode["seed"]: episode["returned"] for episode in beaten.get(problem, ())}
+            pairs = [(episode["returned"], theirs.get(episode["seed"])) for episode in played.get(problem, ())]
+            yield (
+                name,
+                problem,
+                spelled(float(np.mean(accuracies)), bootstrap_mean(accuracies)),
+                _ahead(accuracies, other.get(problem), row.against),
+                spelled(float(np.mean(returns)), bootstrap_mean(returns)) if returns else "",
+                _ahead([pair[0] for pair in pairs], [pair[1] for pair in pairs] if theirs else None, row.against),
+                self._counted(name),
+                minutes,
+            )
+
+    def _accuracies(self, name: str, row: Row) -> dict[str, list[float]]:
+        paths = {problem: self.run(name) / f"accuracy-{problem}.json" for problem in row.problems}
+        found = {problem: self.accuracy(name, problem) for problem, path in paths.items() if path.exists()}
+        if len(found) == len(row.problems) > 1:
+            found[ALL] = [accuracy for problem in row.problems for accuracy in found[problem]]
+        return found
+
+    def _counted(self, name: str) -> str:
+        """How many parameters were trained."""
+        return f"{read_config(self.run(name)).get('trained', {}).get('trained', '')}"
+
+
+def _ahead(own: Sequence[float], other: Sequence[Any] | None, against: str) -> str:
+    if not other or not own:
+        return ""
+    found = paired_bootstrap(own, other)
+    word = "no worse" if found.interval[0] > -MARGIN else "not shown to be no worse"
+    return f"{found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}] than {against}: {word}"
+
+
+def tell(bench: Bench, rows: Mapping[str, Row]) -> None:
+    """Print and write the table of what has been measured."""
+    lines = [line for name, row in rows.items() for line in bench.lines(name, row)]
+    table = Table(*HEADS, title="The modular backbone on this machine")
+    for line in lines:
+        table.add_row(*line)
+    Console(width=230).print(table)
+    written = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
+    written += ["| " + " | ".join(line) + " |" for line in lines]
+    RESULTS.write_text("\n".join(["# The modular backbone", "", *written, ""]))
+
+
+def main() -> None:
+    """Make, measure, then tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--rows", nargs="*", default=None, help="of those parts, only these")
+    parser.add_argument("--folder", type=Path, default=Path("learning"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.workers)
+    bench = Bench(options.folder.resolve(), options.seed, options.workers)
+    rows = {name: row for part in options.parts for name, row in PARTS[part]().items()}
+    for name, row in rows.items():
+        if options.rows is None or name in options.rows:
+            bench.make(name, row)
+    tell(bench, {name: row for part in PARTS.values() for name, row in part().items()})
+
+
+if __name__ == "__main__":
+    main()
