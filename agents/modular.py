@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from multiravens.agents.patched import Patched, PerProblem, by_problem
 from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
 from multiravens.errors import UserError, unknown
 
@@ -50,7 +51,7 @@ class Adapter(NamedTuple):
     up: Tensor
 
 
-class Patch(NamedTuple):
+class Step(NamedTuple):
     """What a program adds to a step of its own.
 
     Attributes:
@@ -68,18 +69,18 @@ class Patch(NamedTuple):
     adapter: Adapter | None = None
 
 
-def change(x: Tensor, part: Part, patch: Patch) -> Tensor:
+def change(x: Tensor, part: Part, own: Step) -> Tensor:
     """What a block adds to features (N, C, H, W)."""
-    inside = part.weight.shape[1] if patch.width is None else patch.width
-    gain, shift = part.gain[0] * patch.scale, part.shift[0] + patch.bias
+    inside = part.weight.shape[1] if own.width is None else own.width
+    gain, shift = part.gain[0] * own.scale, part.shift[0] + own.bias
     y = functional.relu(functional.group_norm(x, GROUPS, gain, shift))
     y = functional.conv2d(y, part.weight[0, :inside], part.offset[0, :inside], padding=1)
     y = functional.relu(functional.group_norm(y, GROUPS, part.gain[1, :inside], part.shift[1, :inside]))
     y = functional.conv2d(y, part.weight[1, :, :inside], part.offset[1], padding=1)
-    if patch.adapter is not None:
-        down, up = (matrix[..., None, None] for matrix in patch.adapter)
+    if own.adapter is not None:
+        down, up = (matrix[..., None, None] for matrix in own.adapter)
         y = y + functional.conv2d(functional.relu(functional.conv2d(x, down)), up)
-    return y if patch.mask is None else y * patch.mask[:, None, None]
+    return y if own.mask is None else y * own.mask[:, None, None]
 
 
 class Bank(nn.Module):
@@ -151,7 +152,7 @@ class Program(nn.Module):
         """(L, K), each step's add up to 1."""
         return (self.logits / temperature).softmax(1)
 
-    def patches(self) -> list[Patch]:
+    def steps(self) -> list[Step]:
         """What each step has of its own."""
         none = [None] * len(self.scale)
         masks = none if self.mask is None else self.mask.unbind()
@@ -159,7 +160,7 @@ class Program(nn.Module):
         if self.down is not None and self.up is not None:
             adapters = [Adapter(*each) for each in zip(self.down.unbind(), self.up.unbind(), strict=True)]
         own = zip(self.scale.unbind(), self.bias.unbind(), masks, adapters, strict=True)
-        return [Patch(scale, bias, mask, self.width, adapter) for scale, bias, mask, adapter in own]
+        return [Step(scale, bias, mask, self.width, adapter) for scale, bias, mask, adapter in own]
 
     @torch.no_grad()
     def harden(self) -> None:
@@ -194,26 +195,56 @@ def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: 
     if torch.is_grad_enabled() and not x.requires_grad:
         # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
         x = x.detach().requires_grad_()
-    patches = program.patches()
+    steps = program.steps()
     if program.order is None and mix == "outputs":
         blocks = [bank.part(block) for block in range(len(bank.weight))]
-        for shares, patch in zip(program.shares(temperature), patches, strict=True):
-            x = x + sum(share * change(x, part, patch) for share, part in zip(shares, blocks, strict=True))
+        for shares, own in zip(program.shares(temperature), steps, strict=True):
+            x = x + sum(share * change(x, part, own) for share, part in zip(shares, blocks, strict=True))
         return x
     if program.order is None:
         parts = bank.mixed(program.shares(temperature))
     else:
         parts = [bank.part(block) for block in program.order]
-    for part, patch in zip(parts, patches, strict=True):
-        x = x + change(x, part, patch)
+    for part, own in zip(parts, steps, strict=True):
+        x = x + change(x, part, own)
     return x
 
 
-class ModularStreams(Streams):
+class Body(nn.Module):
+    """Stem, banks and heads: what all problems share.
+
+    Args:
+        frame: an `isometric.Isometric` of depth 0.
+        banks: one for all streams, or one for each.
+        width: C.
+        features: D, of query and key.
+        mix: see `run`.
+    """
+
+    def __init__(self, frame: nn.Module, banks: Sequence[Bank], width: int, features: int, mix: str) -> None:
+        super().__init__()
+        self.frame, self.banks, self.mix = frame, nn.ModuleList(banks), mix
+        self.merge = nn.Conv2d(2 * width, width, 1)
+        self.heads = nn.ModuleDict({name: _head(width, features) for name in STREAMS[1:]})
+
+    def forward(self, images: Tensor, programs: Mapping[str, Program], temperature: float) -> Maps:
+        """Images (N, 4 (1 + goals), H, W) of one problem, by its programs, to maps."""
+        x = self.frame.begin(images)  # type: ignore[operator]
+        banks = list(self.banks) * (len(STREAMS) if len(self.banks) == 1 else 1)
+        made = {
+            stream: run(x, bank, programs[stream], temperature, self.mix)  # type: ignore[arg-type]
+            for stream, bank in zip(STREAMS, banks, strict=True)
+        }
+        merged = self.merge(torch.cat([made["pick"], made["key"]], dim=1))
+        pick, place = self.frame.finish(merged, images)[0].unbind(1)  # type: ignore[operator]
+        return Maps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
+
+
+class ModularStreams(Streams, PerProblem):
     """Pick, query and key each run through a bank of blocks by the program of their problem.
 
-    Stem and heads are shared by all problems. Pick and key together tell pixels; query and key give the features of
-    patches.
+    Stem and heads are shared by all problems, but for scales and biases of their normalisations. Pick and key together
+    tell pixels; query and key give the features of patches.
 
     Args:
         backbone: makes what is round the blocks, an `isometric.Isometric` of depth 0.
@@ -256,12 +287,11 @@ class ModularStreams(Streams):
                 raise unknown(name, value, known)
         if not 0 < temperature <= 1 or entropy < 0:
             raise ValueError(f"temperature={temperature}, entropy={entropy}: give above 0 to 1, and 0 or more")
-        self.features, self.mix, self.last_temperature, self.weight = features, mix, temperature, entropy
-        self.frame = backbone(CHANNELS * (1 + goals), 2, 0)
-        self.width = int(self.frame.stem.out_channels)  # type: ignore[union-attr, arg-type]
-        self.banks = nn.ModuleList(Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS)))
-        self.merge = nn.Conv2d(2 * self.width, self.width, 1)
-        self.heads = nn.ModuleDict({name: _head(self.width, features) for name in STREAMS[1:]})
+        self.last_temperature, self.weight = temperature, entropy
+        frame = backbone(CHANNELS * (1 + goals), 2, 0)
+        self.width = int(frame.stem.out_channels)  # type: ignore[union-attr, arg-type]
+        banks = [Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS))]
+        self.body = Patched(Body(frame, banks, self.width, features, mix), (nn.GroupNorm,), len(problems))
         ranks = [(adapters or {}).get(problem, 0) for problem in problems]
         self.programs = nn.ModuleList(
             nn.ModuleDict({stream: Program(depth, blocks, self.width, start, rank) for stream in STREAMS})
@@ -270,23 +300,20 @@ class ModularStreams(Streams):
         self.annealed = False
         self.anneal(0.0)
 
+    def of(self, problem: int) -> nn.Module:
+        """The programs of a problem."""
+        return self.programs[problem]
+
+    def patched(self, module: nn.Module) -> nn.Module:
+        """Give each problem scales and biases of its own in a module's convolutions."""
+        return Patched(module, (nn.Conv2d,), len(self.problems))
+
     def forward(self, images: Tensor, tasks: Tensor) -> Maps:
         """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices, to maps."""
-        x = self.frame.begin(images)  # type: ignore[operator]
-        present = sorted(set(tasks.tolist()))
-        rows = [(tasks == task).nonzero()[:, 0] for task in present]
-        back = torch.cat(rows).argsort()
-        made = {}
-        for at, stream in enumerate(STREAMS):
-            bank = self.banks[min(at, len(self.banks) - 1)]
-            parts = [
-                run(x[own], bank, self.programs[task][stream], self.temperature, self.mix)  # type: ignore[arg-type]
-                for task, own in zip(present, rows, strict=True)
-            ]
-            made[stream] = torch.cat(parts)[back]
-        merged = self.merge(torch.cat([made["pick"], made["key"]], dim=1))
-        pick, place = self.frame.finish(merged, images)[0].unbind(1)  # type: ignore[operator]
-        return Maps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
+        maps = by_problem(
+            tasks, lambda task, own: self.body.run(task, images[own], self.programs[task], self.temperature)
+        )
+        return Maps(*maps)
 
     def index(self, problem: str) -> int:
         """Which program is a problem's.
@@ -326,10 +353,6 @@ class ModularStreams(Streams):
             }
             for problem in self.problems
         }
-
-    def own(self, problem: str) -> list[nn.Parameter]:
-        """Parameters that no other problem uses."""
-        return list(self.programs[self.index(problem)].parameters())
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""

@@ -100,14 +100,14 @@ class TransporterAgent(Agent):
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
-        tasks = [self.network.streams.index(view.problem) for view in views]
-        tasks += tasks[:1] * (batch - len(views))
-        maps = self.network.streams(filled, torch.tensor(tasks, device=filled.device))
+        known = [self.network.streams.index(view.problem) for view in views]
+        tasks = torch.tensor(known + known[:1] * (batch - len(views)), device=filled.device)
+        maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(maps.pick)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
-        turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored)
+        turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored, tasks)
         turn_odds = turn_logits.float().softmax(1).cpu().numpy()
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)

@@ -112,8 +112,8 @@ def learn(
 
 
 def _counts(network: Transporter, problem: str) -> dict[str, float]:
-    whole, own = network.parameters(), network.streams.own(problem)
-    return {name: sum(p.numel() for p in each) for name, each in (("parameters", whole), ("own", own))}
+    parts: dict[str, list[torch.nn.Module]] = {"parameters": [network], "own": network.own(problem)}
+    return {name: sum(p.numel() for part in each for p in part.parameters()) for name, each in parts.items()}
 
 
 @contextmanager

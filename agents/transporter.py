@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import correlate, rotated_crops
+from multiravens.agents.patched import PerProblem
 
 CHANNELS = 4
 """Of one image: red, green, blue and height."""
@@ -68,9 +69,9 @@ class Streams(nn.Module):
         """What a run tells of it, as plain values."""
         return {}
 
-    def own(self, problem: str) -> list[nn.Parameter]:
-        """Parameters that no other problem uses."""
-        return []
+    def patched(self, module: nn.Module) -> nn.Module:
+        """A module that takes the problems (N,) as its last input, as these streams want it."""
+        return module
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss, whatever the images."""
@@ -164,8 +165,8 @@ class Turns(nn.Module):
         self.crop, self.rotations = crop, rotations
         self.held, self.there = (_layers(channels, width, features) for _ in range(2))
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor) -> Tensor:
-        """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2)."""
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Tensor:
+        """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems (N,) are treated alike."""
         held, there = (
             network(rotated_crops(images, at.to(images.dtype), self.crop, 1)[:, :, 0])
             for network, at in ((self.held, picks), (self.there, places))
@@ -259,7 +260,7 @@ class Transporter(nn.Module):
         self.streams, self.rotations = streams, rotations
         # Without cells the square is as large: the original's 64 x 64 pixels at full resolution.
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
-        self.near = Turns(channels, crop, rotations) if streams.coarse else None
+        self.near = streams.patched(Turns(channels, crop, rotations)) if streams.coarse else None
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Scored:
         """Score every pick, every place of what is picked, and every turn there.
@@ -272,7 +273,7 @@ class Transporter(nn.Module):
         """
         maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
-        turns = self.turns(images, picks, places, scored)
+        turns = self.turns(images, picks, places, scored, tasks)
         return Scored(maps.pick, scored, turns, self.streams.penalty(images))
 
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
@@ -283,10 +284,15 @@ class Transporter(nn.Module):
         cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
-    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places) -> Tensor:
-        """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2)."""
+    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places, tasks: Tensor) -> Tensor:
+        """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2), for problems (N,) as indices."""
         logits = scored.turns(places)
-        return logits if self.near is None else logits + self.near(images, picks, places)
+        return logits if self.near is None else logits + self.near(images, picks, places, tasks)
+
+    def own(self, problem: str) -> list[nn.Module]:
+        """Modules whose parameters no other problem uses."""
+        index = self.streams.index(problem)
+        return [module.of(index) for module in self.modules() if isinstance(module, PerProblem)]
 
     def _pooled(self, maps: Tensor, images: Tensor) -> Tensor:
         side = self.cell * maps.shape[-1] // images.shape[-1]

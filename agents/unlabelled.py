@@ -70,7 +70,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tensor) -> tuple[Batch, Te
     pick = best_pixels(maps.pick).float()
     places = network.places(batch.images, maps, pick)
     place = best_pixels(places.anywhere()).float()
-    turns = network.turns(batch.images, pick, place, places)
+    turns = network.turns(batch.images, pick, place, places, tasks)
     sure = maps.pick.flatten(1).softmax(1).amax(1) * turns.softmax(1).amax(1)
     turn = turns.argmax(1) * (2 * np.pi / network.rotations)
     chosen = batch._replace(pick=pick, place=place, turn=turn, period=torch.full_like(turn, 2 * np.pi))

@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from multiravens.agents.isometric import Isometric
-from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Patch, Program, change, entropy, run
+from multiravens.agents.load import build
+from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Program, Step, change, entropy, run
+from multiravens.agents.patched import Patched, by_problem
+from multiravens.configuration import compose
 from multiravens.errors import UserError
 
 WIDTH, BLOCKS, DEPTH = 16, 3, 5
@@ -105,9 +109,9 @@ def test_programs_start_with_an_order_of_their_own_or_the_same_or_none() -> None
 )
 def test_fields_of_a_program_do_nothing_by_default(bank: Bank, features: Tensor, field: dict[str, object]) -> None:
     scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = change(features, bank.part(1), Patch(scale, bias))
+    plain = change(features, bank.part(1), Step(scale, bias))
     assert plain.abs().max() > 1e-2
-    torch.testing.assert_close(change(features, bank.part(1), Patch(scale, bias, **field)), plain)  # type: ignore[arg-type]
+    torch.testing.assert_close(change(features, bank.part(1), Step(scale, bias, **field)), plain)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +127,8 @@ def test_fields_of_a_program_do_something_when_filled_in(
     bank: Bank, features: Tensor, field: dict[str, object]
 ) -> None:
     scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = change(features, bank.part(1), Patch(scale, bias))
-    filled = change(features, bank.part(1), Patch(scale, bias, **field))  # type: ignore[arg-type]
+    plain = change(features, bank.part(1), Step(scale, bias))
+    filled = change(features, bank.part(1), Step(scale, bias, **field))  # type: ignore[arg-type]
     assert filled.shape == plain.shape and (filled - plain).abs().max() > 1e-2
 
 
@@ -142,17 +146,33 @@ def test_every_problem_runs_through_its_own_programs() -> None:
 
 def test_streams_share_one_bank_or_have_their_own() -> None:
     shared, own = (streams(["one"], shared=choice) for choice in (True, False))
-    assert (len(shared.banks), len(own.banks)) == (1, len(STREAMS))
+    assert tuple(len(network.body.module.banks) for network in (shared, own)) == (1, len(STREAMS))
 
 
 def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
-    def frame(channels: int, pixels: int, patches: int) -> nn.Module:
-        return Isometric(channels, pixels, patches, width=32, depth=0, stride=4, fine=32)
+    words = ["backbone=modular", "problems=[a,b]"]
+    network, _ = build(OmegaConf.to_container(compose("train", words), resolve=True))  # type: ignore[arg-type]
+    whole = sum(parameter.numel() for parameter in network.parameters())
+    own = [sum(p.numel() for part in network.own(problem) for p in part.parameters()) for problem in ("a", "b")]
+    assert own[0] == own[1] and 0 < own[0] / whole < 0.01
+    smaller, _ = build(OmegaConf.to_container(compose("train", [words[0], "problems=[a]"]), resolve=True))  # type: ignore[arg-type]
+    assert whole - sum(parameter.numel() for parameter in smaller.parameters()) == own[1]
 
-    one, two = (ModularStreams(frame, 1, problems=names) for names in (["a"], ["a", "b"]))
-    counts = [sum(p.numel() for p in network.parameters()) for network in (one, two)]
-    assert 0 < (counts[1] - counts[0]) / counts[1] < 0.01
-    assert counts[1] - counts[0] == sum(p.numel() for p in two.own("b"))
+
+def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_filled_in() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
+    made = Patched(layers, (nn.GroupNorm, nn.Conv2d), problems=3)
+    images, tasks = torch.randn(5, 3, 6, 5), torch.tensor([2, 0, 2, 1, 0])
+    torch.testing.assert_close(alone(made, images, tasks), layers(images))
+    with torch.no_grad():
+        made.own[2].scale.fill_(2.0)
+        made.own[2].bias.fill_(0.5)
+    changed = (alone(made, images, tasks) - layers(images)).abs().amax((1, 2, 3)) > 1e-2
+    assert changed.tolist() == [True, False, True, False, False]
+
+
+def alone(patched: Patched, images: Tensor, tasks: Tensor) -> Tensor:
+    return by_problem(tasks, lambda task, own: (patched.run(task, images[own]),))[0]
 
 
 def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:

@@ -1,6 +1,7 @@
 """Transfer: what is frozen stays to the bit, known problems are acted on as before, mistakes are one line."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def test_what_is_frozen_stays_to_the_bit(kind: str, fields: set[str], run: Path,
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=0, msg=name)
     added = {name: tensor for name, tensor in after.items() if name not in before}
-    assert all(name.startswith("streams.programs.2.") for name in added)
+    assert all(re.search(r"\b(programs|own)\.2\.", name) for name in added)
     own = sum(tensor.numel() for name, tensor in added.items() if name.rpartition(".")[2] in fields)
     assert figures["trained"] == own < 0.05 * figures["parameters"]
     assert (run / WEIGHTS).read_bytes() == source
@@ -213,8 +214,10 @@ def test_a_known_problem_is_adapted_without_looking_at_actions(objective: str, r
     before = weights(run)
     for name, tensor in ends[0].items():
         assert torch.equal(tensor, ends[1][name]), name
-        own = name.startswith("streams.programs.1.") and name.rpartition(".")[2] in ("logits", "scale", "bias")
-        old = name.replace("programs.1", "programs.0") if own else name.replace("programs.0", "programs.1")
+        at = re.search(r"\b(?:programs|own)\.(\d)\.", name)
+        own = at is not None and at[1] == "1"
+        # The adapted problem was the first of two, and is the last now.
+        old = name if at is None else name[: at.start(1)] + str(1 - int(at[1])) + name[at.end(1) :]
         assert torch.equal(tensor, before[old]) != own, name
 
 
