@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, timed
 from rich.console import Console
 from rich.table import Table
 
+from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import load_agent
 from multiravens.agents.offline import outcomes
 from multiravens.data.demonstrations import Demonstrations, load
@@ -109,6 +111,8 @@ def reuse() -> dict[str, Row]:
     }
 
 
+SPED = ("singles-adaptive", "singles-modular", "singles-modular-hard")
+"""Rows whose networks' time is taken."""
 PARTS: Mapping[str, Callable[[], dict[str, Row]]] = {
     part.__name__: part for part in (singles, transfers, domains, reuse)
 }
@@ -215,7 +219,10 @@ class Bench:
 
     def _counted(self, name: str) -> str:
         """How many parameters were trained."""
-        return f"{read_config(self.run(name)).get('trained', {}).get('trained', '')}"
+        told = read_config(self.run(name)).get("transfer", {})
+        if "trained" in told:
+            return str(told["trained"])
+        return str(sum(tensor.numel() for tensor in read_tensors(self.run(name) / WEIGHTS)[0].values()))
 
 
 def _ahead(own: Sequence[float], other: Sequence[Any] | None, against: str) -> str:
@@ -238,12 +245,35 @@ def tell(bench: Bench, rows: Mapping[str, Row]) -> None:
     RESULTS.write_text("\n".join(["# The modular backbone", "", *written, ""]))
 
 
+def speeds(bench: Bench, rounds: int = 20) -> None:
+    """Print how long the networks of three rows take for one sample, in turn, and with all blocks' outputs mixed."""
+    networks = {name: load_agent(bench.run(name)).network for name in SPED}
+    reference = load_agent(bench.run("singles-modular")).network
+    reference.streams.body.module.mix = "outputs"  # type: ignore[union-attr, assignment]
+    networks["singles-modular, outputs mixed"] = reference
+    for name in SPED[1:2]:
+        for program in networks[name].streams.each_program():  # type: ignore[operator]
+            program.order = None  # sharp programs are orders already
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    images, tasks = torch.randn(1, 8, 160, 80), torch.zeros(1, dtype=torch.int64)
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for name, network in networks.items():
+                start = perf_counter()
+                network.streams(images, tasks)
+                seconds[name].append(perf_counter() - start)
+    base = float(np.median(seconds["singles-modular-hard"]))
+    for name, each in seconds.items():
+        print(f"{name}: {1e3 * np.median(each):.1f} ms, {np.median(each) / base:.2f} of the hard program's")
+
+
 def main() -> None:
     """Make, measure, then tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--rows", nargs="*", default=None, help="of those parts, only these")
     parser.add_argument("--folder", type=Path, default=Path("learning"))
+    parser.add_argument("--speeds", action="store_true", help="time the networks of the singles, too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
@@ -253,6 +283,8 @@ def main() -> None:
     for name, row in rows.items():
         if options.rows is None or name in options.rows:
             bench.make(name, row)
+    if options.speeds:
+        speeds(bench)
     tell(bench, {name: row for part in PARTS.values() for name, row in part().items()})
 
 
