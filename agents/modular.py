@@ -20,7 +20,10 @@ STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
 STARTS = ("distinct", "same", "uniform")
 GROUPS = 8
-PREFERENCE = 2.0  # logit of the block that a step starts with: of six, 0.6 of the share
+STEEPNESS = 5.0
+"""How many times a logit counts: so many times faster are orders learned than weights, or they would stay as drawn."""
+PREFERENCE = 1.0 / STEEPNESS
+"""Logit of the block that a step starts with: of six it has 0.35 of the share."""
 
 
 class Part(NamedTuple):
@@ -150,7 +153,7 @@ class Program(nn.Module):
 
     def shares(self, temperature: float = 1.0) -> Tensor:
         """(L, K), each step's add up to 1."""
-        return (self.logits / temperature).softmax(1)
+        return shares_of(self.logits, temperature)
 
     def steps(self) -> list[Step]:
         """What each step has of its own."""
@@ -175,9 +178,14 @@ class Program(nn.Module):
         self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
 
 
+def shares_of(logits: Tensor, temperature: float) -> Tensor:
+    """Shares of the blocks that logits (.., K) stand for; they add up to 1."""
+    return (STEEPNESS * logits / temperature).softmax(-1)
+
+
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Mean entropy of the shares that logits (.., K) stand for, as a share of the highest there is."""
-    shares = (logits / temperature).softmax(-1)
+    shares = shares_of(logits, temperature)
     return -(shares * shares.clamp(min=1e-12).log()).sum(-1).mean() / math.log(max(shares.shape[-1], 2))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.load import build
-from multiravens.agents.modular import STARTS, ModularStreams
+from multiravens.agents.modular import STARTS, STEEPNESS, ModularStreams
 from multiravens.agents.offline import Measure, in_batches, outcomes
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
@@ -25,8 +25,8 @@ from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
 
 LEARNING_RATES = {
     "order": 0.02,
-    "patch": 0.01,
-    "order+patch": 0.01,
+    "patch": 0.05,
+    "order+patch": 0.05,
     "adapter": 0.01,
     "full": 0.002,
     "scratch": 0.004,
@@ -51,9 +51,9 @@ _TRAINED = {
     "adapter": ("down", "up"),
 }
 """Of what the new problem has of its own."""
-SOFTENED = 4.0
-"""What the other blocks' logits are below the preferred one's, over the temperature, where orders are trained: of six
-blocks it has 0.9 of the share."""
+SOFTENED = 4.0 / STEEPNESS
+"""How far below the preferred block's logit others start at most, over the temperature, where orders are trained: of
+six blocks it has 0.9 of the share."""
 
 
 def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:

@@ -78,7 +78,7 @@ def singles() -> dict[str, Row]:
 
 def transfers() -> dict[str, Row]:
     """From three singles to the fourth, and from four to a pair, by every way to train."""
-    table = {"three": Row(THREE, (*MODULAR, "demos=50", "steps=3000", *DRAWN))}
+    table = {"three": Row(THREE, (*MODULAR, "demos=50", "steps=2000", *DRAWN))}
     for source, problem, counts in (("three", NEW, (1, 10, 100)), ("singles-modular", PAIR, (10, 100))):
         for demos in counts:
             for kind in KINDS:
