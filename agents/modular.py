@@ -1,221 +1,22 @@
-"""A bank of residual blocks of one shape, and programs that say how each problem's streams run through it.
+"""Streams that run through a bank of blocks, each problem's by programs of its own.
 
-Reference: Zhmoginov et al. 2107.10963 (blocks reused in any order); Mudrakarta et al. 1810.10703 (the model patch).
-Departs: every problem has a program for each of the Transporter's streams, pick, query and key.
+Departs from Zhmoginov et al. 2107.10963: every problem has a program for each of the Transporter's streams, pick, query
+and key.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from multiravens.agents.bank import GROUPS, STARTS, Bank, Program, entropy, run
 from multiravens.agents.patched import Patched, PerProblem, by_problem
 from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
-STARTS = ("distinct", "same", "uniform")
-GROUPS = 8
-STEEPNESS = 5.0
-"""How many times a logit counts: so many times faster are orders learned than weights, or they would stay as drawn."""
-PREFERENCE = 1.0 / STEEPNESS
-"""Logit of the block that a step starts with: of six it has 0.35 of the share."""
-
-
-class Part(NamedTuple):
-    """Parameters of one block, or a mixture of several blocks'. C channels.
-
-    Attributes:
-        weight: (2, C, C, 3, 3) of its convolutions.
-        offset: (2, C) of its convolutions.
-        gain: (2, C) of its group normalisations.
-        shift: (2, C) of its group normalisations.
-    """
-
-    weight: Tensor
-    offset: Tensor
-    gain: Tensor
-    shift: Tensor
-
-
-class Adapter(NamedTuple):
-    """A narrow way round a block's convolutions.
-
-    Attributes:
-        down: (r, C).
-        up: (C, r).
-    """
-
-    down: Tensor
-    up: Tensor
-
-
-class Step(NamedTuple):
-    """What a program adds to a step of its own.
-
-    Attributes:
-        scale: (C,) of the first normalisation's gain.
-        bias: (C,) added to its shift.
-        mask: (C,) of the block's change; None for 1.
-        width: channels inside the block that are used; None for all.
-        adapter: beside the block; None for none.
-    """
-
-    scale: Tensor
-    bias: Tensor
-    mask: Tensor | None = None
-    width: int | None = None
-    adapter: Adapter | None = None
-
-
-def change(x: Tensor, part: Part, own: Step) -> Tensor:
-    """What a block adds to features (N, C, H, W)."""
-    inside = part.weight.shape[1] if own.width is None else own.width
-    gain, shift = part.gain[0] * own.scale, part.shift[0] + own.bias
-    y = functional.relu(functional.group_norm(x, GROUPS, gain, shift))
-    y = functional.conv2d(y, part.weight[0, :inside], part.offset[0, :inside], padding=1)
-    y = functional.relu(functional.group_norm(y, GROUPS, part.gain[1, :inside], part.shift[1, :inside]))
-    y = functional.conv2d(y, part.weight[1, :, :inside], part.offset[1], padding=1)
-    if own.adapter is not None:
-        down, up = (matrix[..., None, None] for matrix in own.adapter)
-        y = y + functional.conv2d(functional.relu(functional.conv2d(x, down)), up)
-    return y if own.mask is None else y * own.mask[:, None, None]
-
-
-class Bank(nn.Module):
-    """K blocks that take their parameters as arguments: the identity at first, as `isometric.ResidualBlock`.
-
-    Args:
-        blocks: K.
-        width: C, channels in and out, a multiple of 8.
-    """
-
-    def __init__(self, blocks: int, width: int) -> None:
-        super().__init__()
-        bound = (9 * width) ** -0.5
-        first = torch.empty(blocks, width, width, 3, 3).uniform_(-bound, bound)
-        self.weight = nn.Parameter(torch.stack([first, torch.zeros_like(first)], dim=1))
-        self.offset = nn.Parameter(torch.zeros(blocks, 2, width))
-        self.gain = nn.Parameter(torch.ones(blocks, 2, width))
-        self.shift = nn.Parameter(torch.zeros(blocks, 2, width))
-
-    def part(self, block: int) -> Part:
-        """One block's parameters."""
-        return Part(*(tensor[block] for tensor in (self.weight, self.offset, self.gain, self.shift)))
-
-    def mixed(self, shares: Tensor) -> list[Part]:
-        """Blocks' parameters mixed in shares (L, K), for each of L steps."""
-        tensors = (self.weight, self.offset, self.gain, self.shift)
-        mixtures = [torch.tensordot(shares, tensor, 1).unbind() for tensor in tensors]
-        return [Part(*step) for step in zip(*mixtures, strict=True)]
-
-
-class Program(nn.Module):
-    """Which block runs at which step, and what each step has of its own.
-
-    Args:
-        depth: L, steps.
-        blocks: K, of the bank.
-        width: C.
-        start: `distinct`: each step prefers a block, in an order drawn for this program; `same`: the blocks in turn;
-            `uniform`: no block is preferred.
-        rank: r, channels inside each step's adapter; 0 for no adapter.
-
-    Attributes:
-        logits: (L, K) of the shares in which blocks are mixed.
-        scale: (L, C), of the model patch.
-        bias: (L, C), of the model patch.
-        mask: (L, C) or None.
-        width: channels inside every block, or None.
-        down: (L, r, C) of adapters, or None.
-        up: (L, C, r) of adapters, or None.
-        order: the blocks in turn once the shares are one-hot and `settle` has seen it; only they run then.
-    """
-
-    def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct", rank: int = 0) -> None:
-        super().__init__()
-        logits = torch.zeros(depth, blocks)
-        if start != "uniform":
-            order = torch.randperm(blocks) if start == "distinct" else torch.arange(blocks)
-            logits[torch.arange(depth), order[torch.arange(depth) % blocks]] = PREFERENCE
-        self.logits = nn.Parameter(logits)
-        self.scale = nn.Parameter(torch.ones(depth, width))
-        self.bias = nn.Parameter(torch.zeros(depth, width))
-        self.mask: nn.Parameter | None = None
-        self.down = nn.Parameter(torch.randn(depth, rank, width) * width**-0.5) if rank else None
-        self.up = nn.Parameter(torch.zeros(depth, width, rank)) if rank else None
-        self.width: int | None = None
-        self.order: list[int] | None = None
-
-    def shares(self, temperature: float = 1.0) -> Tensor:
-        """(L, K), each step's add up to 1."""
-        return shares_of(self.logits, temperature)
-
-    def steps(self) -> list[Step]:
-        """What each step has of its own."""
-        none = [None] * len(self.scale)
-        masks = none if self.mask is None else self.mask.unbind()
-        adapters: Sequence[Adapter | None] = none
-        if self.down is not None and self.up is not None:
-            adapters = [Adapter(*each) for each in zip(self.down.unbind(), self.up.unbind(), strict=True)]
-        own = zip(self.scale.unbind(), self.bias.unbind(), masks, adapters, strict=True)
-        return [Step(scale, bias, mask, self.width, adapter) for scale, bias, mask, adapter in own]
-
-    @torch.no_grad()
-    def harden(self) -> None:
-        """Leave each step the block of its largest share alone."""
-        best = self.logits.argmax(1, keepdim=True)
-        self.logits.fill_(-torch.inf).scatter_(1, best, 0.0)
-        self.settle()
-
-    def settle(self) -> None:
-        """Have one-hot shares run only the blocks that they name."""
-        shares = self.shares().detach()
-        self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
-
-
-def shares_of(logits: Tensor, temperature: float) -> Tensor:
-    """Shares of the blocks that logits (.., K) stand for; they add up to 1."""
-    return (STEEPNESS * logits / temperature).softmax(-1)
-
-
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Mean entropy of the shares that logits (.., K) stand for, as a share of the highest there is."""
-    shares = shares_of(logits, temperature)
-    return -(shares * shares.clamp(min=1e-12).log()).sum(-1).mean() / math.log(max(shares.shape[-1], 2))
-
-
-def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: str = "weights") -> Tensor:
-    """Features (N, C, H, W) through all steps of a program.
-
-    Args:
-        x: features.
-        bank: of blocks.
-        program: says how they are used.
-        temperature: of the shares; the lower, the nearer to one-hot.
-        mix: `weights`: blocks' parameters are mixed, and one block runs a step; `outputs`: all blocks run and what they
-            make is mixed, for reference.
-    """
-    if torch.is_grad_enabled() and not x.requires_grad:
-        # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
-        x = x.detach().requires_grad_()
-    steps = program.steps()
-    if program.order is None and mix == "outputs":
-        blocks = [bank.part(block) for block in range(len(bank.weight))]
-        for shares, own in zip(program.shares(temperature), steps, strict=True):
-            x = x + sum(share * change(x, part, own) for share, part in zip(shares, blocks, strict=True))
-        return x
-    if program.order is None:
-        parts = bank.mixed(program.shares(temperature))
-    else:
-        parts = [bank.part(block) for block in program.order]
-    for part, own in zip(parts, steps, strict=True):
-        x = x + change(x, part, own)
-    return x
 
 
 class Body(nn.Module):

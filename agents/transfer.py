@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiravens.agents.bank import STARTS, STEEPNESS
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.load import build
-from multiravens.agents.modular import STARTS, STEEPNESS, ModularStreams
+from multiravens.agents.modular import ModularStreams
 from multiravens.agents.offline import Measure, in_batches, outcomes
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
@@ -19,7 +20,7 @@ from multiravens.agents.transporter import Transporter
 from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
 from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked
-from multiravens.errors import UserError, unknown
+from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
 
@@ -96,6 +97,8 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         network, conditioning = build(merged)
         if kind != "scratch":
             _take_over(network, before, problem, started)
+        if config["order"] is not None:
+            _reorder(network, problem, config["order"])
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
@@ -159,7 +162,7 @@ def _merged(
         "learning_rate": LEARNING_RATES[kind] if config["learning_rate"] is None else config["learning_rate"],
         "devices": 1,
         "transfer": {"run": source, "problem": problem}
-        | {name: config[name] for name in ("train", "start", "labels", "objective")},
+        | {name: config[name] for name in ("train", "start", "order", "labels", "objective")},
     }
 
 
@@ -225,6 +228,16 @@ def _take_over(network: Transporter, before: Transporter, problem: str, started:
             for key, tensor in part.state_dict().items():
                 if key in known:  # one with an adapter may start from one without
                     tensor.copy_(known[key])
+
+
+def _reorder(network: Transporter, problem: str, order: object) -> None:
+    """Have the new programs run the blocks that the user names."""
+    if not isinstance(order, list):
+        raise UserError(f"order={quote(order)}: give a block for each step, as in [0,2,1,1,3,4]")
+    if not isinstance(network.streams, ModularStreams):
+        raise UserError("order is of programs, and this agent has none: train one with backbone=modular")
+    for program in network.streams.programs_of(problem):
+        program.take(order)
 
 
 @torch.no_grad()

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.agent import View
+from multiravens.agents.bank import Bank
 from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
 from multiravens.agents.correlation import correlate, correlate_by_fourier, correlate_directly, rotated_crops
 from multiravens.agents.isometric import Isometric, ResidualBlock
 from multiravens.agents.loss import Labels, equivalent_turns, score
-from multiravens.agents.modular import Bank, ModularStreams
+from multiravens.agents.modular import ModularStreams
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43

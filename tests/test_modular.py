@@ -6,10 +6,11 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from multiravens.agents.bank import Adapter, Bank, Program, Step, change, entropy, run
 from multiravens.agents.isometric import Isometric
 from multiravens.agents.load import build
-from multiravens.agents.modular import STREAMS, Adapter, Bank, ModularStreams, Program, Step, change, entropy, run
-from multiravens.agents.patched import Patched, by_problem
+from multiravens.agents.modular import STREAMS, ModularStreams
+from multiravens.agents.patched import Patch, Patched, by_problem
 from multiravens.configuration import compose
 from multiravens.errors import UserError
 
@@ -146,7 +147,8 @@ def test_every_problem_runs_through_its_own_programs() -> None:
 
 def test_streams_share_one_bank_or_have_their_own() -> None:
     shared, own = (streams(["one"], shared=choice) for choice in (True, False))
-    assert tuple(len(network.body.module.banks) for network in (shared, own)) == (1, len(STREAMS))
+    banks = [[module for module in network.modules() if isinstance(module, Bank)] for network in (shared, own)]
+    assert (len(banks[0]), len(banks[1])) == (1, len(STREAMS))
 
 
 def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
@@ -164,9 +166,11 @@ def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_fil
     made = Patched(layers, (nn.GroupNorm, nn.Conv2d), problems=3)
     images, tasks = torch.randn(5, 3, 6, 5), torch.tensor([2, 0, 2, 1, 0])
     torch.testing.assert_close(alone(made, images, tasks), layers(images))
+    patch = made.of(2)
+    assert isinstance(patch, Patch)
     with torch.no_grad():
-        made.own[2].scale.fill_(2.0)
-        made.own[2].bias.fill_(0.5)
+        patch.scale.fill_(2.0)
+        patch.bias.fill_(0.5)
     changed = (alone(made, images, tasks) - layers(images)).abs().amax((1, 2, 3)) > 1e-2
     assert changed.tolist() == [True, False, True, False, False]
 

@@ -169,6 +169,19 @@ def test_new_programs_start_as_they_are_told(run: Path, data: Path, tmp_path: Pa
         assert bool((logits == 0).all()) == even, start
 
 
+def test_a_user_may_give_the_order(run: Path, data: Path, tmp_path: Path) -> None:
+    words = [f"run={run}", "problem=new", "train=patch", "order=[1,1,0]", f"data={data}"]
+    assert main([*words, f"out={tmp_path / 'new'}", *SHORT]) == 0
+    streams = load_agent(tmp_path / "new").network.streams
+    assert isinstance(streams, ModularStreams)
+    assert [program.order for program in streams.programs_of("new")] == [[1, 1, 0]] * 3
+    known = load_agent(run).network.streams
+    assert isinstance(known, ModularStreams)
+    assert [program.order for program in streams.programs_of("one")] == [
+        program.order for program in known.programs_of("one")
+    ]
+
+
 def test_a_problem_taught_with_an_adapter_keeps_it_when_adapted(run: Path, data: Path, tmp_path: Path) -> None:
     words = [f"run={run}", "problem=new", "train=adapter", "rank=3", f"data={data}", f"out={tmp_path / 'new'}"]
     assert main([*words, *SHORT]) == 0
@@ -245,6 +258,9 @@ def test_a_domain_of_another_name_gets_programs_of_its_own(start: str, run: Path
         (["train=order"], "give the name of the new problem"),
         (["problem=one"], "knows one already: give replace=true"),
         (["problem=new", "start=far"], "unknown start 'far'"),
+        (["problem=new", "order=[0,1,2]"], "order=[0, 1, 2] names block 2: the bank has 2, 0 to 1"),
+        (["problem=new", "order=[0,1]"], "order=[0, 1] has 2 blocks: give one for each of the 3 steps"),
+        (["problem=new", "order=five"], "order='five': give a block for each step"),
         (["problem=new", "rank=0", "train=adapter"], "rank=0: give 1 or more"),
         (["problem=new", "demos=9"], "has 4 demonstrations and demos=9"),
         (["problem=new", "run=nowhere"], "nowhere is not a run folder"),
