@@ -80,6 +80,7 @@ class Trainer:
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         # What is frozen stays as it is, to the bit; it need not even be finite.
         self._moving = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        self._started = network.streams.summary()
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
         self._recent: list[np.ndarray] = []
@@ -182,6 +183,8 @@ class Trainer:
         told = {"drawn": self.sampler.summary()}
         if programs := self.network.streams.summary():
             told["programs"] = programs
+            if not self._metrics:
+                told["started"] = self._started
         self._metrics.append(json.dumps(figures | told))
         return figures
 

@@ -150,7 +150,7 @@ def _programs(run: Run) -> Iterator[tuple[str, str, bytes]]:
     lines = [line for line in run.metrics if "programs" in line]
     if not lines:
         return
-    first, last = lines[0]["programs"], lines[-1]["programs"]
+    first, last = lines[0].get("started", lines[0]["programs"]), lines[-1]["programs"]
     yield "programs", f"{run.label}: which block runs at which step, by problem and stream.", draw.programs(last)
     yield "forming", f"{run.label}: how sure the programs became.", draw.forming(lines)
     if len(last) > 1:

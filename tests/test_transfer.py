@@ -132,6 +132,10 @@ def test_the_report_draws_programs(run: Path, data: Path, tmp_path: Path) -> Non
     shares = json.loads((tmp_path / "new" / METRICS).read_text().splitlines()[-1])["programs"]
     assert list(shares) == ["one", "two", "new"] and np.shape(shares["new"]["pick"]) == (3, 2)
     np.testing.assert_allclose(np.sum(shares["new"]["key"], axis=1), 1, atol=0.01)
+    first, *rest = [json.loads(line) for line in (tmp_path / "new" / METRICS).read_text().splitlines()]
+    assert "started" in first and not any("started" in line for line in rest)
+    names = ("one", "two", "new")
+    assert [first["started"][name] == first["programs"][name] for name in names] == [True, True, False]
 
 
 def test_hardened_programs_run_their_blocks_alone(run: Path, tmp_path: Path) -> None:
