@@ -35,7 +35,7 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     conditioning: Conditioning = instantiate(agent["conditioning"])
     fusion = backbone["streams"] or config["fusion"]
     if backbone["streams"] and instantiate(config["fusion"]).func is SplitStreams:
-        raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack")
+        raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack, or backbone=small")
     network = instantiate(backbone["network"])
     try:
         streams = instantiate(fusion)(

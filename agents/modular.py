@@ -98,6 +98,8 @@ class ModularStreams(Streams, PerProblem):
             raise ValueError(f"temperature={temperature}, entropy={entropy}: give above 0 to 1, and 0 or more")
         self.last_temperature, self.weight = temperature, entropy
         frame = backbone(CHANNELS * (1 + goals), 2, 0)
+        if len(frame.blocks):  # type: ignore[arg-type]
+            raise ValueError(f"backbone.network.depth={len(frame.blocks)}: blocks are the bank's, so give 0")  # type: ignore[arg-type]
         self.width = int(frame.stem.out_channels)  # type: ignore[union-attr, arg-type]
         banks = [Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS))]
         self.body = Patched(Body(frame, banks, self.width, features, mix), (nn.GroupNorm,), len(problems))

@@ -28,7 +28,7 @@ LEARNING_RATES = {
     "order": 0.02,
     "patch": 0.05,
     "order+patch": 0.05,
-    "adapter": 0.01,
+    "adapter": 0.02,
     "full": 0.002,
     "scratch": 0.004,
 }
@@ -49,7 +49,7 @@ _TRAINED = {
     "order": ("logits",),
     "patch": ("scale", "bias"),
     "order+patch": ("logits", "scale", "bias"),
-    "adapter": ("down", "up"),
+    "adapter": ("down", "up", "scale", "bias"),
 }
 """Of what the new problem has of its own."""
 SOFTENED = 4.0 / STEEPNESS

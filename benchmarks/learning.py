@@ -109,7 +109,8 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
     for problem in row.problems:
         words = [f"problem={problem}", f"episodes={demos}", f"workers={workers}", f"data={data}", *row.made]
         command("demos", *words)
-    timed(run, "train", f"problems=[{','.join(row.problems)}]", f"data={data}", f"run={run}", *row.options)
+    words = [f"problems=[{','.join(row.problems)}]", "backbone=small", f"data={data}", f"run={run}"]
+    timed(run, "train", *words, *row.options)
     words = [f"run={run}", f"episodes={episodes}", f"workers={workers}"]
     command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
     for variant in row.also:
@@ -140,18 +141,25 @@ def tell(folder: Path) -> None:
     """Print and write the table of what has been measured."""
     chance = json.loads(CHANCE.read_text()) if CHANCE.exists() else {}
     lines = [line for name, row in rows().items() for line in _lines(name, row, folder / "runs", chance)]
-    table = Table(*HEADS, title="Learning on this machine")
-    for line in lines:
-        table.add_row(*line)
-    Console(width=190).print(table)
-    written = ["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS)]
-    written += ["| " + " | ".join(line) + " |" for line in lines]
     about = (
         "By `python benchmarks/learning.py`, and chance by `python benchmarks/chance.py`: what the expert's skill is "
         "worth with the goals of another episode. Half resolution, `backbone=small`; intervals are 95 %, of the mean "
         "return by bootstrap and of full success by Wilson; differences are paired by seed."
     )
-    RESULTS.write_text("\n".join(["# What agents learn", "", about, "", *written, ""]))
+    write_table(RESULTS, "What agents learn", [about], HEADS, lines)
+
+
+def write_table(
+    path: Path, title: str, about: Sequence[str], heads: Sequence[str], lines: Sequence[Sequence[str]]
+) -> None:
+    """Print a table, and write it in Markdown below lines about it."""
+    table = Table(*heads, title=title)
+    for line in lines:
+        table.add_row(*line)
+    Console(width=230).print(table)
+    written = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    written += ["| " + " | ".join(line) + " |" for line in lines]
+    path.write_text("\n".join([f"# {title}", "", *about, "", *written, ""]))
 
 
 def _lines(name: str, row: Row, runs: Path, chance: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

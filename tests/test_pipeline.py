@@ -8,7 +8,7 @@ import pytest
 
 from multiravens import demos, evaluate, render, report, train
 
-TINY = ["backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
+TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
 TINY += ["demos=2", "steps=4", "batch=2", "log_every=2", "checkpoint_every=4", "threads=1"]
 
 

@@ -24,8 +24,8 @@ from multiravens.errors import UserError
 from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
 from tests import synthetic
 
-TINY = ["backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8", "problems=[synthetic]"]
-TINY += ["demos=4", "steps=6", "batch=4", "checkpoint_every=2", "log_every=1", "threads=1"]
+TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8"]
+TINY += ["problems=[synthetic]", "demos=4", "steps=6", "batch=4", "checkpoint_every=2", "log_every=1", "threads=1"]
 MODULAR = ["backbone=modular", "backbone.network.depth=0", "backbone.streams.blocks=2", "backbone.streams.depth=2"]
 MODULAR += ["problems=[synthetic,other]"]
 """Of TINY's size, with programs for two problems."""
@@ -162,6 +162,7 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
         (["pointer=luck"], "unknown pointer 'luck': choose from visual, reward"),
         (["fusion=split", "agent=transporter"], "fusion=split needs a goal"),
         (["fusion=split", "backbone=resnet43"], "brings its own streams"),
+        (["backbone=modular"], "backbone.network.depth=2: blocks are the bank's, so give 0"),
         (["resolution=tiny"], "unknown resolution 'tiny': choose from"),
         (["precision=foo"], "unknown precision 'foo': choose from"),
         (["weight_decay=-1.0"], "weight_decay=-1.0: give 0 or more"),

@@ -66,7 +66,7 @@ def view(problem: str) -> View:
 @pytest.mark.parametrize(
     ("kind", "fields"),
     [("order", {"logits"}), ("patch", {"scale", "bias"}), ("order+patch", {"logits", "scale", "bias"})]
-    + [("adapter", {"down", "up"})],
+    + [("adapter", {"down", "up", "scale", "bias"})],
 )
 def test_what_is_frozen_stays_to_the_bit(kind: str, fields: set[str], run: Path, data: Path, tmp_path: Path) -> None:
     before, source = weights(run), (run / WEIGHTS).read_bytes()
@@ -89,7 +89,8 @@ def test_what_is_frozen_stays_to_the_bit(kind: str, fields: set[str], run: Path,
 
 
 @pytest.mark.parametrize(
-    ("kind", "fields"), [("order", {"logits"}), ("patch", {"scale", "bias"}), ("adapter", {"down", "up"})]
+    ("kind", "fields"),
+    [("order", {"logits"}), ("patch", {"scale", "bias"}), ("adapter", {"down", "up", "scale", "bias"})],
 )
 def test_only_what_is_named_is_trained(kind: str, fields: set[str], run: Path, data: Path, tmp_path: Path) -> None:
     ends = []
