@@ -165,11 +165,13 @@ class ModularStreams(Streams, PerProblem):
             for problem in self.problems
         }
 
+    def orders(self) -> list[nn.Parameter]:
+        """Logits of all programs."""
+        return [program.logits for program in self.each_program()]
+
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""
-        return self._weight * entropy(
-            torch.stack([program.logits for program in self.each_program()]), self.temperature
-        )
+        return self._weight * entropy(torch.stack(list(self.orders())), self.temperature)
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""

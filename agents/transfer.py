@@ -25,7 +25,7 @@ from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
 
 LEARNING_RATES = {
-    "order": 0.02,
+    "order": 0.05,
     "patch": 0.05,
     "order+patch": 0.05,
     "adapter": 0.02,
@@ -102,7 +102,8 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
-        make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
+        make: Any = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
+        make_trainer = make if kind == "scratch" else partial(make, order_pace=_pace(network))
         return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
 
 
@@ -238,6 +239,12 @@ def _reorder(network: Transporter, problem: str, order: object) -> None:
         raise UserError("order is of programs, and this agent has none: train one with backbone=modular")
     for program in network.streams.programs_of(problem):
         program.take(order)
+
+
+def _pace(network: Transporter) -> float:
+    """Share of the learning rate for logits that do not anneal: at the last temperature they would lock at once."""
+    streams = network.streams
+    return streams.last_temperature / STEEPNESS if isinstance(streams, ModularStreams) else 1.0
 
 
 @torch.no_grad()

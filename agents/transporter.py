@@ -73,6 +73,10 @@ class Streams(nn.Module):
         """A module that takes the problems (N,) as its last input, as these streams want it."""
         return module
 
+    def orders(self) -> list[nn.Parameter]:
+        """Parameters that say which part of the network runs when."""
+        return []
+
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss, whatever the images."""
         return images.new_zeros(())

@@ -100,6 +100,7 @@ def domains() -> dict[str, Row]:
             "order-entropy": ("train=order", "labels=none", "objective=entropy"),
             "order-consistency": ("train=order", "labels=none", "objective=consistency"),
             "order+patch-consistency": ("train=order+patch", "labels=none", "objective=consistency"),
+            "order-labelled": ("train=order",),
             "order+patch-labelled": ("train=order+patch",),
         }.items():
             table[f"{problem}-{name}"] = Row(

@@ -174,6 +174,16 @@ def test_new_programs_start_as_they_are_told(run: Path, data: Path, tmp_path: Pa
         assert bool((logits == 0).all()) == even, start
 
 
+def test_orders_learn_at_the_pace_of_what_they_stand_for(run: Path, data: Path, tmp_path: Path) -> None:
+    ends = []
+    for rate in (1e-12, 0.05):
+        words = [f"run={run}", "problem=new", "train=order", f"learning_rate={rate}", f"data={data}", *SHORT]
+        transfer(plain("transfer", *words, f"out={tmp_path / str(rate)}"))
+        ends.append(weights(tmp_path / str(rate))["streams.programs.2.key.logits"])
+    # At the last temperature, 0.1, a logit counts fifty times: three whole steps would lock a program for good.
+    assert 0 < (ends[1] - ends[0]).abs().max() < 3 * 0.05 / 50
+
+
 def test_a_user_may_give_the_order(run: Path, data: Path, tmp_path: Path) -> None:
     words = [f"run={run}", "problem=new", "train=patch", "order=[1,1,0]", f"data={data}"]
     assert main([*words, f"out={tmp_path / 'new'}", *SHORT]) == 0
@@ -284,7 +294,14 @@ def test_bad_input_is_one_line(
 
 
 def test_a_plain_network_has_no_programs(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = ["backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8", "demos=2", "threads=1"]
+    tiny = [
+        "backbone=small",
+        "backbone.network.width=16",
+        "backbone.network.depth=1",
+        "backbone.network.fine=8",
+        "demos=2",
+        "threads=1",
+    ]
     train(plain("train", *tiny, "problems=[one]", "steps=1", f"data={data}", f"run={tmp_path / 'plain'}"))
     words = [f"run={tmp_path / 'plain'}", "problem=new", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
     assert main([*words, "train=order"]) == 2 and "has no programs" in capsys.readouterr().err
