@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiravens.agents.bank import GROUPS, STARTS, Bank, Program, entropy, run
+from multiravens.agents.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run
 from multiravens.agents.patched import Patched, PerProblem, by_problem
 from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
 from multiravens.errors import UserError, unknown
@@ -151,6 +151,8 @@ class ModularStreams(Streams, PerProblem):
         """Take training for done: the last temperature from now on, and one-hot programs run their blocks alone."""
         self.anneal(1.0)
         self.annealed = True
+        # Logits that do not anneal learn at the pace of what they stand for: they would lock at once.
+        self.order_pace = self.last_temperature / STEEPNESS
         for program in self.each_program():
             program.settle()
 

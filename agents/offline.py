@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from multiravens.agents.conditioning import Conditioning
-from multiravens.agents.loss import Outcome, judge
+from multiravens.agents.loss import judge
 from multiravens.agents.policy import BATCH
 from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import Batch, Demonstrations
@@ -55,17 +55,10 @@ def in_batches(
     return torch.cat(parts, dim=-1)
 
 
-def outcomes(
-    network: Transporter,
-    conditioning: Conditioning,
-    data: Demonstrations,
-    samples: NDArray[np.int64],
-    program: str | None = None,
-) -> Outcome:
-    """Losses and accuracies of samples (N,); arguments as of `in_batches`."""
+def judging(network: Transporter, resolution: str) -> Measure:
+    """Measures losses and accuracies, in the order of `Outcome`."""
 
     def measure(batch: Batch, tasks: Tensor) -> Tensor:
-        scored = network(batch.images, batch.pick, batch.place, tasks)
-        return torch.stack(list(judge(scored, batch, data.resolution)))
+        return torch.stack(judge(network(batch.images, batch.pick, batch.place, tasks), batch, resolution))
 
-    return Outcome(*in_batches(measure, network, conditioning, data, samples, program))
+    return measure

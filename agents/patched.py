@@ -3,6 +3,7 @@
 Reference: Mudrakarta et al. 1810.10703.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 
-class PerProblem(nn.Module):
+class PerProblem(nn.Module, ABC):
     """Has parameters of each problem's own."""
 
+    @abstractmethod
     def of(self, problem: int) -> nn.Module:
         """Those of a problem."""
-        raise NotImplementedError
 
 
 class Patch(nn.Module):
@@ -54,22 +55,19 @@ class Patched(PerProblem):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Each sample through the layers as its problem has them; the problems (N,), as indices, are the last input."""
-        *seen, tasks = inputs
-        (made,) = by_problem(
-            tasks, lambda task, own: (self.run(task, *(each[own] for each in seen), torch.full_like(tasks[own], task)),)
-        )
+        (made,) = by_problem(inputs[-1], lambda task, own: [self.run(task, *(each[own] for each in inputs))])
         return made
 
     def run(self, task: int, *inputs: Any) -> Any:
         """What the module makes of inputs of one problem."""
-        patch, parameters = self.own[task], dict(self.module.named_parameters())
+        patch = self.own[task]
         assert isinstance(patch, Patch)
         scales, biases = (each.split(list(self.channels.values())) for each in (patch.scale, patch.bias))
         changed = {}
         for name, scale, bias in zip(self.channels, scales, biases, strict=True):
-            weight = parameters[f"{name}.weight"]
+            weight, shared = (self.module.get_parameter(f"{name}.{each}") for each in ("weight", "bias"))
             changed[f"{name}.weight"] = weight * scale.view(-1, *[1] * (weight.ndim - 1))
-            changed[f"{name}.bias"] = parameters[f"{name}.bias"] + bias
+            changed[f"{name}.bias"] = shared + bias
         return functional_call(self.module, changed, inputs)
 
 

@@ -48,7 +48,6 @@ class Trainer:
         clip: the gradient's norm is cut to this.
         checkpoint_every: steps.
         log_every: steps.
-        order_pace: share of the learning rate that is for the orders of programs.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Trainer:
         clip: float,
         checkpoint_every: int,
         log_every: int,
-        order_pace: float = 1.0,
     ) -> None:
         self.fabric, self.network, self.conditioning, self.data = fabric, network, conditioning, data
         self.sampler, self.augmentation, self.folder = sampler, augmentation, folder
@@ -78,7 +76,7 @@ class Trainer:
         self.ema, self.clip = ema, clip
         self.tasks = np.array([network.streams.index(name) for name in data.tasks], np.int64)
         self.checkpoint_every, self.log_every = checkpoint_every, log_every
-        optimizer = torch.optim.AdamW(_groups(network, weight_decay, order_pace), lr=learning_rate, fused=True)
+        optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         # What is frozen stays as it is, to the bit; it need not even be finite.
         self._moving = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
@@ -231,7 +229,7 @@ class Trainer:
         self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
 
 
-def _groups(network: Transporter, weight_decay: float, order_pace: float) -> list[dict[str, Any]]:
+def _groups(network: Transporter, weight_decay: float) -> list[dict[str, Any]]:
     # Convolutions decay; biases, normalisation and programs do not.
     orders = {id(parameter) for parameter in network.streams.orders()}
     decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
@@ -239,7 +237,7 @@ def _groups(network: Transporter, weight_decay: float, order_pace: float) -> lis
     groups = [
         {"params": decayed, "weight_decay": weight_decay, "pace": 1.0},
         {"params": rest, "weight_decay": 0.0, "pace": 1.0},
-        {"params": network.streams.orders(), "weight_decay": 0.0, "pace": order_pace},
+        {"params": network.streams.orders(), "weight_decay": 0.0, "pace": network.streams.order_pace},
     ]
     return [group for group in groups if group["params"]]
 

@@ -13,7 +13,7 @@ from multiravens.agents.bank import STARTS, STEEPNESS
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.load import build
 from multiravens.agents.modular import ModularStreams
-from multiravens.agents.offline import Measure, in_batches, outcomes
+from multiravens.agents.offline import Measure, in_batches, judging
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
 from multiravens.agents.transporter import Transporter
@@ -102,8 +102,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         counted = _freeze(network, problem, kind)
         known_environments = {name: trained["environment"][name] for name in known}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
-        make: Any = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
-        make_trainer = make if kind == "scratch" else partial(make, order_pace=_pace(network))
+        make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
         return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
 
 
@@ -195,12 +194,9 @@ def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Tran
     samples = rng.permutation(len(data.steps.task))[:_PROBED]
     _, conditioning = build(trained)
     before.streams.settle()
-    if config["labels"] == "none":
-        unsure = _unsureness(before)
-        away = [in_batches(unsure, before, conditioning, data, samples, name).sum(0).mean() for name in known]
-    else:
-        found = [outcomes(before, conditioning, data, samples, name) for name in known]
-        away = [(outcome.pick + outcome.place).mean() for outcome in found]
+    measure = _unsureness(before) if config["labels"] == "none" else judging(before, trained["resolution"])
+    # The first two rows of either are of picks and of places.
+    away = [in_batches(measure, before, conditioning, data, samples, name)[:2].sum(0).mean() for name in known]
     return known[int(torch.stack(away).argmin())]
 
 
@@ -239,12 +235,6 @@ def _reorder(network: Transporter, problem: str, order: object) -> None:
         raise UserError("order is of programs, and this agent has none: train one with backbone=modular")
     for program in network.streams.programs_of(problem):
         program.take(order)
-
-
-def _pace(network: Transporter) -> float:
-    """Share of the learning rate for logits that do not anneal: at the last temperature they would lock at once."""
-    streams = network.streams
-    return streams.last_temperature / STEEPNESS if isinstance(streams, ModularStreams) else 1.0
 
 
 @torch.no_grad()

@@ -47,9 +47,11 @@ class Streams(nn.Module):
 
     Attributes:
         coarse: turns are matched over the whole table on cells only; otherwise at every pixel.
+        order_pace: share of the learning rate that is for `orders`.
     """
 
     coarse = True
+    order_pace = 1.0
 
     def __init__(self, problems: Sequence[str] = ()) -> None:
         super().__init__()

@@ -81,8 +81,8 @@ def rows() -> dict[str, Row]:
         "routing": Row(("routing",), ("steps=3000",), 25, 0.85, "transporter-routing"),
     }
     for single in SINGLES:
-        steps = next(option for option in table[single].options if option.startswith("steps="))
-        table[f"transporter-{single}"] = Row((single,), ("agent=transporter", steps), table[single].minutes)
+        words = ("agent=transporter", f"steps={option(table[single].options, 'steps')}")
+        table[f"transporter-{single}"] = Row((single,), words, table[single].minutes)
     for agent in ("gctn", "gctn_step"):
         words = (f"agent={agent}", long)
         table[f"{agent}-placing-stacking"] = Row(pair, words, 25, against="placing-stacking", also=("slipping",))
@@ -105,7 +105,7 @@ def rows() -> dict[str, Row]:
 def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers: int) -> None:
     """Bring one row to its end; what is there already is not made again."""
     data, run = folder / ("data-" + name if row.made else "data"), folder / "runs" / name
-    demos = next((option.partition("=")[2] for option in row.options if option.startswith("demos=")), "100")
+    demos = option(row.options, "demos") or "100"
     for problem in row.problems:
         words = [f"problem={problem}", f"episodes={demos}", f"workers={workers}", f"data={data}", *row.made]
         command("demos", *words)
@@ -115,6 +115,11 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
     command("evaluate", *words, f"beside={str(row.target is not None).lower()}")
     for variant in row.also:
         command("evaluate", *words, "beside=false", VARIANTS[variant], f"out={run / _measures(variant)}")
+
+
+def option(words: Sequence[str], name: str) -> str:
+    """What the words of a command say of an option; nothing if they don't."""
+    return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "")
 
 
 def timed(run: Path, name: str, *words: str) -> None:

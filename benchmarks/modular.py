@@ -10,22 +10,23 @@ bootstrap over demonstrations, paired where two runs are compared. Results: FOLD
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
-from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, timed, write_table
+from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, option, timed, write_table
 
 from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import load_agent
-from multiravens.agents.offline import outcomes
+from multiravens.agents.loss import Outcome
+from multiravens.agents.offline import in_batches, judging
 from multiravens.data.demonstrations import Demonstrations, load
+from multiravens.evaluation import compare
 from multiravens.runs import EVALUATION, WEIGHTS, read_config
-from multiravens.statistics import bootstrap_mean, paired_bootstrap, spelled
+from multiravens.statistics import Comparison, bootstrap_mean, paired_bootstrap, spelled
 
 RESULTS = ROOT / "docs" / "results" / "modular.md"
 HEADS = ("row", "problem", "accuracy", "against", "return", "return against", "trained", "minutes")
@@ -155,11 +156,10 @@ class Bench:
     def make(self, name: str, row: Row) -> None:
         """Bring one row to its end; what is there already is not made again."""
         own = self.run(name)
-        learnt = [word.partition("=")[2] for word in row.options if word.startswith("problem=")]
-        trained = learnt or [problem for problem in row.problems if problem not in TARGETS]
-        demos = next((int(word.partition("=")[2]) for word in row.options if word.startswith("demos=")), 0)
+        learnt, demos = option(row.options, "problem"), option(row.options, "demos")
+        trained = [learnt] if learnt else [problem for problem in row.problems if problem not in TARGETS]
         for problem in trained if demos else ():
-            self.demonstrate(problem, "train", demos)
+            self.demonstrate(problem, "train", int(demos))
         words = [*row.options, f"data={self.data}", f"seed={self.seed}"]
         if row.source:
             timed(own, "transfer", f"run={self.run(row.source)}", f"out={own}", *words)
@@ -201,7 +201,8 @@ class Bench:
         episodes, _ = load(self.data, [problem], HELD_OUT, agent.resolution, "validation")
         data = Demonstrations(episodes, agent.resolution)
         samples = np.arange(len(data.steps.task))
-        found = outcomes(agent.network, agent.conditioning, data, samples, program)
+        measure = judging(agent.network, agent.resolution)
+        found = Outcome(*in_batches(measure, agent.network, agent.conditioning, data, samples, program))
         right = (found.picked * found.placed * found.turned).int()
         return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]
 
@@ -215,16 +216,17 @@ class Bench:
         minutes = f"{json.loads(seconds.read_text()) / 60:.1f}" if seconds.exists() else ""
         for problem, accuracies in own.items():
             returns = [episode["returned"] for episode in played.get(problem, ())]
-            theirs = {episode["seed"]: episode["returned"] for episode in beaten.get(problem, ())}
-            pairs = [(episode["returned"], theirs.get(episode["seed"])) for episode in played.get(problem, ())]
+            both = problem in played and problem in beaten
             yield (
                 name,
                 problem,
                 spelled(float(np.mean(accuracies)), bootstrap_mean(accuracies)),
-                _ahead(accuracies, other.get(problem), row.against),
+                _ahead(paired_bootstrap(accuracies, other[problem]), row.against) if problem in other else "",
                 spelled(float(np.mean(returns)), bootstrap_mean(returns)) if returns else "",
-                _ahead([pair[0] for pair in pairs], [pair[1] for pair in pairs] if theirs else None, row.against),
-                self._counted(name),
+                _ahead(compare({"episodes": played[problem]}, {"episodes": beaten[problem]}), row.against)
+                if both
+                else "",
+                "0" if set(UNTRAINED) <= set(row.options) else self._counted(name),
                 minutes,
             )
 
@@ -243,10 +245,7 @@ class Bench:
         return str(sum(tensor.numel() for tensor in read_tensors(self.run(name) / WEIGHTS)[0].values()))
 
 
-def _ahead(own: Sequence[float], other: Sequence[Any] | None, against: str) -> str:
-    if not other or not own:
-        return ""
-    found = paired_bootstrap(own, other)
+def _ahead(found: Comparison, against: str) -> str:
     word = "no worse" if found.interval[0] > -MARGIN else "not shown to be no worse"
     return f"{found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}] than {against}: {word}"
 
@@ -271,7 +270,7 @@ def speeds(bench: Bench, rounds: int = 20) -> None:
     reference = load_agent(bench.run("singles-modular")).network
     reference.streams.body.module.mix = "outputs"  # type: ignore[union-attr, assignment]
     networks["singles-modular, outputs mixed"] = reference
-    for name in SPED[1:2]:
+    for name in ("singles-modular", "singles-modular, outputs mixed"):
         for program in networks[name].streams.each_program():  # type: ignore[operator]
             program.order = None  # sharp programs are orders already
     seconds: dict[str, list[float]] = {name: [] for name in networks}
