@@ -29,7 +29,7 @@ COMMANDS = {
     "evaluate": ("multiravens.evaluate", "measure an agent on held-out episodes"),
     "report": ("multiravens.report", "compare runs in a page, plots and a table"),
     "render": ("multiravens.render", "draw a video of a problem being solved"),
-    "data": ("multiravens.data.__main__", "inspect and verify written demonstrations"),
+    "data": ("multiravens.data.__main__", "inspect, verify and pack written demonstrations"),
     "doctor": ("multiravens.doctor", "say what is right and wrong with this machine"),
 }
 

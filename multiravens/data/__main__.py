@@ -1,4 +1,4 @@
-"""`multiravens data inspect PATH` and `multiravens data verify PATH`."""
+"""`multiravens data inspect PATH`, `multiravens data verify PATH` and `multiravens data pack PATH --out FILE`."""
 
 import argparse
 import sys
@@ -6,10 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiravens import cli
-from multiravens.data.inspection import CONTACT_SHEET, summarize, summarize_episode, write_contact_sheet
+from multiravens.data.episode import RESOLUTIONS
+from multiravens.data.inspection import (
+    CONTACT_SHEET,
+    summarize,
+    summarize_episode,
+    summarize_pack,
+    write_contact_sheet,
+)
 from multiravens.data.manifest import rebuild_manifest, verify
-from multiravens.data.store import find_stores
-from multiravens.errors import UserError
+from multiravens.data.pack import Pack, is_pack, write_pack
+from multiravens.data.shards import parse_size
+from multiravens.data.store import Store, find_stores
+from multiravens.errors import UserError, unknown
+from multiravens.progress import show_progress
+from multiravens.registration import parse_problems
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = cli.Parser(prog="multiravens data", description="Inspects and verifies demonstrations.")
+    parser = cli.Parser(prog="multiravens data", description="Inspects, verifies and packs demonstrations.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inspect = commands.add_parser("inspect", help="say what data sets hold and draw a contact sheet of each")
     inspect.set_defaults(command=_inspect)
@@ -40,10 +51,23 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_verify)
     check.add_argument("path", type=Path, help="folder of a split, a problem or all data")
     check.add_argument("--rebuild", action="store_true", help="rewrite the manifest from the files as they are")
+    pack = commands.add_parser("pack", help="make one file of many episodes, to train from on another machine")
+    pack.set_defaults(command=_pack)
+    pack.add_argument("path", type=Path, help="folder of a split, a problem or all data")
+    pack.add_argument("--out", type=Path, default=Path("demos.safetensors"), help="file to write")
+    pack.add_argument("--split", help="only data sets of this split (default: of all)")
+    pack.add_argument("--problems", nargs="+", help="only data sets of these, all or ten (default: of all there are)")
+    pack.add_argument("--demos", type=int, help="episodes of each data set, the first by seed (default: all)")
+    pack.add_argument("--resolution", default="full", choices=RESOLUTIONS, help="of the pictures (default: full)")
+    pack.add_argument("--shard-size", help="size of each file at most, such as 16MiB (default: one file)")
+    pack.add_argument("--workers", type=int, default=2, help="threads (default: 2)")
     return parser
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if is_pack(options.path):
+        print("\n".join(summarize_pack(Pack.open(options.path))))
+        return 0
     if options.path.is_file():
         print("\n".join(summarize_episode(options.path)))
         _draw([options.path], options.out or options.path.with_suffix(".png"))
@@ -68,6 +92,13 @@ def _draw(paths: Sequence[Path], out: Path) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if is_pack(options.path):
+        pack = Pack.open(options.path)
+        for key in pack.shards:
+            name, _, seed = key.rpartition("/")
+            pack.read(name, int(seed))
+        print(f"{options.path}: all {len(pack.shards)} episodes are whole")
+        return 0
     faults = []
     for store in find_stores(options.path):
         if options.rebuild:
@@ -77,6 +108,42 @@ def _verify(options: argparse.Namespace) -> int:
         print("\n".join(found) or f"{store.folder}: all {len(store.kept())} episodes are whole and as in the manifest")
         faults += found
     return 1 if faults else 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    size = parse_size(options.shard_size, "--shard-size") if options.shard_size else None
+    for name in ("demos", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UserError(f"--{name} {value}: give 1 or more")
+    stores = find_stores(options.path)
+    if options.problems:
+        problems = parse_problems(options.problems[0] if len(options.problems) == 1 else options.problems)
+        stores = _of(stores, "problem", problems, 0)
+    if options.split:
+        stores = _of(stores, "split", [options.split], 1)
+    kept = [len(store.kept()) for store in stores]
+    with show_progress(str(options.out), sum(min(each, options.demos or each) for each in kept), "episodes") as update:
+        paths = write_pack(
+            options.out,
+            stores,
+            demos=options.demos,
+            resolution=options.resolution,
+            shard_size=size,
+            workers=options.workers,
+            update=update,
+        )
+    for path in paths:
+        print(f"{path}: {path.stat().st_size / 2**20:.2f} MiB")
+    return 0
+
+
+def _of(stores: list[Store], kind: str, wanted: list[str], part: int) -> list[Store]:
+    """Those data sets of which a part of the name is wanted."""
+    parts = [store.name.split("/")[part] for store in stores]
+    for name in wanted:
+        if name not in parts:
+            raise unknown(kind, name, parts)
+    return [store for store, name in zip(stores, parts, strict=True) if name in wanted]
 
 
 if __name__ == "__main__":

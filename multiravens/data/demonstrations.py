@@ -3,8 +3,9 @@
 Nothing here needs a simulator.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from multiravens.data.codec import HEIGHT_QUANTUM, quantize_height
 from multiravens.data.episode import Episode, read_episode
-from multiravens.data.store import Store
-from multiravens.errors import UserError
+from multiravens.data.pack import SUFFIX, Pack
+from multiravens.data.store import DATASET, Store
+from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, PIXEL, quaternion_yaw, wrap_angle
 
 FACTORS = {"full": 1, "half": 2}
@@ -152,7 +154,7 @@ def load(
     """Read the first demonstrations of every problem.
 
     Args:
-        data: folder of all problems.
+        data: folder of all problems, or a pack.
         problems: their names.
         demos: how many of each, the first by seed.
         resolution: `full` or `half`.
@@ -164,23 +166,53 @@ def load(
     Raises:
         UserError: there are too few, or a file is damaged.
     """
+    pack = Pack.open(data) if Path(data).suffix == SUFFIX else None
     episodes, environments = {}, {}
     for problem in problems:
-        folder = Path(data).expanduser() / problem / split
-        stored = Store.open(folder) if (folder / "dataset.json").exists() else None
-        seeds = stored.kept() if stored else []
-        if stored is None or len(seeds) < demos:
-            ours = stored is None or "camera" in stored.environment
-            remedy = (
-                f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={demos} "
-                f"data={data}`"
-                if ours
-                else f"write more with EpisodeWriter, or give demos={len(seeds)}"
+        source = _packed(pack, problem, split) if pack else _stored(Path(data).expanduser(), problem, split)
+        if (kept := len(source.seeds)) < demos:
+            raise UserError(
+                f"{source.where} has {kept} demonstrations and demos={demos} asks for more: "
+                + source.remedy.format(demos=demos, kept=kept)
             )
-            raise UserError(f"{folder} has {len(seeds)} demonstrations and demos={demos} asks for more: {remedy}")
-        episodes[problem] = [read_episode(stored.path(seed), resolution) for seed in seeds[:demos]]
-        environments[problem] = stored.environment
+        episodes[problem] = [source.read(seed, resolution) for seed in source.seeds[:demos]]
+        environments[problem] = source.environment
     return episodes, environments
+
+
+class _Source(NamedTuple):
+    """Demonstrations of a problem, in a folder or in a pack; the remedy helps if they are too few."""
+
+    where: str
+    seeds: list[int]
+    environment: dict[str, Any]
+    read: Callable[[int, str], Episode]
+    remedy: str
+
+
+def _stored(data: Path, problem: str, split: str) -> _Source:
+    folder = data / problem / split
+    there = (folder / DATASET).exists()
+    store = Store.open(folder) if there else Store(folder, range(0), {})
+    ours = not there or "camera" in store.environment
+    made = (
+        f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={{demos}} data={data}`"
+    )
+    remedy = made if ours else "write more with EpisodeWriter, or give demos={kept}"
+
+    def read(seed: int, resolution: str) -> Episode:
+        return read_episode(store.path(seed), resolution)
+
+    return _Source(str(folder), store.kept() if there else [], store.environment, read, remedy)
+
+
+def _packed(pack: Pack, problem: str, split: str) -> _Source:
+    name = f"{problem}/{split}"
+    if name not in pack.seeds:
+        raise unknown(f"data set in {pack.path}", name, pack.seeds)
+    remedy = "pack more of them, or give demos={kept}"
+    read = partial(pack.read, name)
+    return _Source(f"{name} in {pack.path}", pack.seeds[name], pack.environments[name], read, remedy)
 
 
 def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> dict[str, np.ndarray]:

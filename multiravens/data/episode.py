@@ -30,9 +30,9 @@ RESOLUTIONS = ("full", "half")
 MAX_STEPS = 1000
 _MAX_BODIES = 4096
 _MAX_SUBGOALS = 1024
-_MAX_BYTES = 2**29
+MAX_BYTES = 2**29
 
-_DTYPES = {"U8": "|u1", "BOOL": "|b1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
+DTYPES = {"U8": "|u1", "BOOL": "|b1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 _BLOBS = ("color", "height")
 
 
@@ -83,8 +83,8 @@ class Header(NamedTuple):
     bodies: int
 
 
-class _Damaged(ValueError):
-    """An episode file that breaks the format; the text says how."""
+class Damaged(ValueError):
+    """A file of episodes that breaks the format; the text says how."""
 
 
 def fingerprint(environment: dict[str, Any]) -> str:
@@ -113,27 +113,18 @@ def encode_episode(episode: Episode, fingerprint: str = "") -> bytes:
         ValueError: If a field has the wrong shape or a value that can't be stored.
     """
     steps = len(episode.color) - 1
-    expected = _layout(steps, episode.poses.shape[1], len(episode.subgoals))
+    expected = layout(steps, episode.poses.shape[1], len(episode.subgoals))
     if not 0 <= steps <= MAX_STEPS:
         raise ValueError(f"an episode has 0 to {MAX_STEPS} steps, not {steps}")
     for name, shape in {"color": (steps + 1, *SHAPE, 3), "height": (steps + 1, *SHAPE)}.items():
         _check_shape(name, getattr(episode, name), shape)
-    tensors = _arrays(episode)
+    tensors = arrays_of(episode)
     for name, (dtype, shape) in expected.items():
         _check_shape(name, tensors[name], shape)
-        tensors[name] = np.ascontiguousarray(tensors[name], _DTYPES[dtype])
+        tensors[name] = np.ascontiguousarray(tensors[name], DTYPES[dtype])
     tensors |= _blobs("color", [codec.encode_color(frame) for frame in episode.color])
     tensors |= _blobs("height", [codec.encode_height(frame) for frame in episode.height])
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": int(episode.seed),
-        "problem": episode.problem,
-        "subgoals": list(episode.subgoals),
-        "success": bool(episode.success),
-        "fingerprint": fingerprint,
-    }
-    return save(tensors, {"multiravens": json.dumps(about, sort_keys=True)})
+    return save(tensors, {"multiravens": describe(episode, fingerprint)})
 
 
 def write_episode(path: str | Path, episode: Episode, fingerprint: str = "") -> int:
@@ -193,28 +184,48 @@ def read_episode(path: str | Path, resolution: str = "full", frames: Sequence[in
         header = _header(file)
         chosen = range(header.steps + 1) if frames is None else [_index(frame, header.steps + 1) for frame in frames]
         color, height = _pictures(file, header.steps, chosen, resolution)
-        arrays = {name: file.get_tensor(name) for name in _layout(header.steps, header.bodies, len(header.subgoals))}
-    actions = {name: arrays.pop(f"actions.{name}") for name in ACTION_WIDTHS}
+        arrays = {name: file.get_tensor(name) for name in layout(header.steps, header.bodies, len(header.subgoals))}
+    return assemble(header, arrays, color, height)
+
+
+def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, height: np.ndarray) -> Episode:
+    """Makes an episode of what its file says of itself, its plain arrays, and pictures."""
+    plain = {name: array for name, array in arrays.items() if not name.startswith("actions.")}
     return Episode(
         seed=header.seed,
         problem=header.problem,
         color=color,
         height=height,
-        actions=actions,
+        actions={name: arrays[f"actions.{name}"] for name in ACTION_WIDTHS},
         subgoals=header.subgoals,
         success=header.success,
-        **arrays,
+        **plain,
     )
 
 
-def _arrays(episode: Episode) -> dict[str, np.ndarray]:
+def describe(episode: Episode, fingerprint: str) -> str:
+    """Writes what an episode says of itself before any array, as JSON that `parse_about` reads."""
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "seed": int(episode.seed),
+        "problem": episode.problem,
+        "subgoals": list(episode.subgoals),
+        "success": bool(episode.success),
+        "fingerprint": fingerprint,
+    }
+    return json.dumps(about, sort_keys=True)
+
+
+def arrays_of(episode: Episode) -> dict[str, np.ndarray]:
+    """Lists an episode's plain arrays by the names that `layout` gives them."""
     actions = {f"actions.{name}": episode.actions[name] for name in ACTION_WIDTHS}
     plain = ("pointer", "periods", "rewards", "poses", "goal_frames", "holds")
     return actions | {name: np.asarray(getattr(episode, name)) for name in plain}
 
 
-def _layout(steps: int, bodies: int, subgoals: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns the type and shape of every plain array."""
+def layout(steps: int, bodies: int, subgoals: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns the type, as a key of `DTYPES`, and the shape of every plain array."""
     actions = {f"actions.{name}": ("F32", (steps, width)) for name, width in ACTION_WIDTHS.items()}
     return actions | {
         "pointer": ("I64", (steps + 1,)),
@@ -242,13 +253,13 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         if not path.is_file():
             raise UserError(f"there is no episode file {path}")
-        if path.stat().st_size > _MAX_BYTES:
-            raise _Damaged(f"it is larger than {_MAX_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise Damaged(f"it is larger than {MAX_BYTES} bytes")
         with safe_open(path, framework="numpy") as file:
             yield file
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from error
-    except (SafetensorError, _Damaged, codec.CodecError) as error:
+    except (SafetensorError, Damaged, codec.CodecError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{path} is not a whole episode file ({reason}): delete it and run multiravens.demos again to replace it"
@@ -256,48 +267,62 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _header(file: Any) -> Header:
-    about = _about(file)
+    about = parse_about((file.metadata() or {}).get("multiravens", "null"))
     names = set(file.keys())
     steps = _shape(file, names, "pointer", 1)[0] - 1
     bodies = _shape(file, names, "poses", 3)[1]
     subgoals = about["subgoals"]
-    if not (0 <= steps <= MAX_STEPS and bodies <= _MAX_BODIES and len(subgoals) <= _MAX_SUBGOALS):
-        raise _Damaged(f"it claims {steps} steps, {bodies} bodies and {len(subgoals)} sub-goals")
-    expected = _layout(steps, bodies, len(subgoals))
+    check_sizes(steps, bodies, len(subgoals))
+    expected = layout(steps, bodies, len(subgoals))
     for name in _BLOBS:
         expected[f"{name}_offsets"] = ("I64", (steps + 2,))
         expected[f"{name}_blobs"] = ("U8", _shape(file, names, f"{name}_blobs", 1))
     if names != set(expected):
-        raise _Damaged(f"its arrays are {quote(sorted(names))}")
+        raise Damaged(f"its arrays are {quote(sorted(names))}")
     for name, (dtype, shape) in expected.items():
         array = file.get_slice(name)
         if (array.get_dtype(), tuple(array.get_shape())) != (dtype, shape):
-            raise _Damaged(f"{name} is {array.get_dtype()} {array.get_shape()} instead of {dtype} {list(shape)}")
+            raise Damaged(f"{name} is {array.get_dtype()} {array.get_shape()} instead of {dtype} {list(shape)}")
     return Header(about["seed"], about["problem"], subgoals, about["success"], about["fingerprint"], steps, bodies)
 
 
-def _about(file: Any) -> dict[str, Any]:
+def check_sizes(steps: int, bodies: int, subgoals: int) -> None:
+    """Refuses counts that no episode has.
+
+    Raises:
+        Damaged: If one is.
+    """
+    if not (0 <= steps <= MAX_STEPS and bodies <= _MAX_BODIES and subgoals <= _MAX_SUBGOALS):
+        raise Damaged(f"it claims {steps} steps, {bodies} bodies and {subgoals} sub-goals")
+
+
+def parse_about(text: str | bytes) -> dict[str, Any]:
+    """Reads what `describe` wrote.
+
+    Raises:
+        Damaged: If it's not that, or of another version.
+    """
     try:
-        about = json.loads((file.metadata() or {}).get("multiravens", "null"))
+        about = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _Damaged("its header is not JSON") from error
+        raise Damaged("its header is not JSON") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise _Damaged("its header does not say so")
+        raise Damaged("its header does not say so")
     if about.get("version") != VERSION:
-        raise _Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {VERSION}")
+        raise Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {VERSION}")
     types = {"seed": int, "problem": str, "subgoals": list, "success": bool, "fingerprint": str}
     for name, kind in types.items():
         if type(about.get(name)) is not kind:
-            raise _Damaged(f"its header has no valid {name}")
+            raise Damaged(f"its header has no valid {name}")
     if not all(type(name) is str for name in about["subgoals"]):
-        raise _Damaged("its header has no valid subgoals")
+        raise Damaged("its header has no valid subgoals")
     return about
 
 
 def _shape(file: Any, names: set[str], name: str, dimensions: int) -> tuple[int, ...]:
     shape = tuple(file.get_slice(name).get_shape()) if name in names else ()
     if len(shape) != dimensions:
-        raise _Damaged(f"it has no valid {name}")
+        raise Damaged(f"it has no valid {name}")
     return shape
 
 
@@ -313,7 +338,7 @@ def _pictures(file: Any, steps: int, frames: Sequence[int], resolution: str) -> 
     for name in _BLOBS:
         blobs, offsets = file.get_slice(f"{name}_blobs"), file.get_tensor(f"{name}_offsets")
         if offsets[0] != 0 or offsets[-1] != blobs.get_shape()[0] or not np.all(offsets[1:] > offsets[:-1]):
-            raise _Damaged(f"{name}_offsets do not fit {name}_blobs")
+            raise Damaged(f"{name}_offsets do not fit {name}_blobs")
         slices[name] = [blobs[int(offsets[frame]) : int(offsets[frame + 1])].tobytes() for frame in frames]
     shape = SHAPE if resolution == "full" else (SHAPE[0] // 2, SHAPE[1] // 2)
     color = np.empty((len(frames), *shape, 3), np.uint8)

@@ -8,6 +8,7 @@ import numpy as np
 
 from multiravens.data.episode import Episode, read_episode
 from multiravens.data.files import write_whole
+from multiravens.data.pack import Pack
 from multiravens.data.store import Store
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -36,7 +37,7 @@ def summarize(store: Store) -> list[str]:
     if seeds:
         paths = [store.path(seed) for seed in seeds]
         episodes = [read_episode(path, frames=()) for path in paths]
-        lines += _describe(episodes, sum(path.stat().st_size for path in paths))
+        lines += [*_describe(episodes), _size(episodes, sum(path.stat().st_size for path in paths))]
     lines.append(f"  rejected  {len(rejected)} of {len(seeds) + len(rejected)} seeds tried")
     return lines + [f"    seed {seed}: {reason}" for seed, reason in list(rejected.items())[:_ROWS]]
 
@@ -54,9 +55,33 @@ def summarize_episode(path: Path) -> list[str]:
         UserError: If it's not a whole episode file.
     """
     episode = read_episode(path)
-    lines = [f"{path}: {episode.problem}, seed {episode.seed}", *_describe([episode], path.stat().st_size)]
+    lines = [f"{path}: {episode.problem}, seed {episode.seed}", *_describe([episode])]
+    lines.append(_size([episode], path.stat().st_size))
     for name, frame in zip(episode.subgoals, episode.goal_frames, strict=True):
         lines.append(f"    {name} holds from frame {frame}")
+    return lines
+
+
+def summarize_pack(pack: Pack) -> list[str]:
+    """Describes a pack.
+
+    Args:
+        pack: The pack.
+
+    Returns:
+        Lines for a person: of each data set, counts, lengths, success and size.
+
+    Raises:
+        UserError: If an episode is damaged.
+    """
+    shards = sorted(set(pack.shards.values()))
+    size = sum(path.stat().st_size for path in shards) / 1e6
+    lines = [
+        f"{pack.path}: {len(pack.shards)} episodes, {pack.resolution} resolution, {len(shards)} files, {size:.2f} MB"
+    ]
+    for name, seeds in pack.seeds.items():
+        lines.append(f"{name}: {len(seeds)} episodes, seeds {seeds[0]} to {seeds[-1]}")
+        lines += _describe([pack.read(name, seed) for seed in seeds])
     return lines
 
 
@@ -77,16 +102,19 @@ def write_contact_sheet(paths: Sequence[Path], out: Path) -> None:
     write_whole(out, encoded.tobytes())
 
 
-def _describe(episodes: Sequence[Episode], size: int) -> list[str]:
+def _size(episodes: Sequence[Episode], size: int) -> str:
+    frames = sum(len(episode.rewards) + 1 for episode in episodes)
+    return f"  size      {size / 1e6:.2f} MB, {size / frames / 1e3:.1f} KB a frame"
+
+
+def _describe(episodes: Sequence[Episode]) -> list[str]:
     steps = [len(episode.rewards) for episode in episodes]
     returns = [float(episode.rewards.sum()) for episode in episodes]
     successes = sum(episode.success for episode in episodes)
-    frames = sum(steps) + len(steps)
     return [
         f"  steps     {min(steps)} to {max(steps)}, mean {np.mean(steps):.1f}, together {sum(steps)}",
         f"  success   {successes} of {len(episodes)}, mean return {np.mean(returns):.3f}",
         f"  sub-goals {max(len(episode.subgoals) for episode in episodes)}",
-        f"  size      {size / 1e6:.2f} MB, {size / frames / 1e3:.1f} KB a frame",
     ]
 
 

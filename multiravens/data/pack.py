@@ -1,0 +1,291 @@
+"""Packs: demonstrations of many problems in one file, or in shards, for machines that train without a simulator.
+
+A shard is a safetensors file of byte strings, one for each episode: everything of the episode in one zstd frame, each
+picture as its difference from the one before. Most of a table stays as it is from step to step, so that an episode
+takes a fifth to a third of its own file's size.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save
+
+from multiravens.data import episode as episodes
+from multiravens.data.codec import dequantize_height, quantize_height
+from multiravens.data.episode import Damaged, Episode, Header, read_episode
+from multiravens.data.shards import fill_shards, find_shards, write_shards
+from multiravens.data.store import Store
+from multiravens.errors import UserError, quote
+from multiravens.geometry import SHAPE
+from multiravens.heightmap import at_resolution
+
+FORMAT = "multiravens-pack"
+VERSION = 1
+SUFFIX = ".safetensors"
+_LEVEL = 19
+_HEADER_BYTES = 128  # at most, that a shard's header takes for an episode
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack that exists.
+
+    Attributes:
+        path: The file that its shards make up.
+        resolution: `full` or `half`, of its pictures.
+        environments: The configuration of the environment that made each data set, as in `chaining-placing/train`.
+        seeds: Of each data set, in order.
+        shards: The shard of each episode, by its key, as in `chaining-placing/train/000123`.
+    """
+
+    path: Path
+    resolution: str
+    environments: dict[str, dict[str, Any]]
+    seeds: dict[str, list[int]]
+    shards: dict[str, Path]
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Pack":
+        """Opens a pack.
+
+        Args:
+            path: The file, or the file that shards lie beside.
+
+        Raises:
+            UserError: If it's missing, lacks a shard, is cut short, is not a pack or is of another version.
+        """
+        path = Path(path).expanduser()
+        found = find_shards(path)
+        if not found:
+            raise UserError(f"there is no pack {path}: make one with `multiravens data pack DATA --out {path}`")
+        shards: dict[str, Path] = {}
+        abouts = []
+        for shard in found:
+            with _opened(shard) as file:
+                abouts.append(_about(file))
+                shards |= dict.fromkeys(file.keys(), shard)
+        for shard, about in zip(found, abouts, strict=True):
+            if about != abouts[0]:
+                raise UserError(f"{shard} is of another pack than {found[0]}: copy all shards of one pack")
+        seeds: dict[str, list[int]] = {name: [] for name in abouts[0]["environments"]}
+        for key in sorted(shards):
+            name, _, seed = key.rpartition("/")
+            if name not in seeds or not seed.isdecimal():
+                raise UserError(f"{shards[key]} holds {quote(key)}, which is no episode of it: pack again")
+            seeds[name].append(int(seed))
+        return cls(path, abouts[0]["resolution"], abouts[0]["environments"], seeds, shards)
+
+    def read(self, name: str, seed: int, resolution: str | None = None) -> Episode:
+        """Reads an episode.
+
+        Args:
+            name: Of its data set, as in `chaining-placing/train`.
+            seed: Its seed.
+            resolution: `full` or `half` pictures; None is what the pack has.
+
+        Raises:
+            UserError: If the pack's pictures are smaller, or the file is damaged.
+        """
+        wanted = resolution or self.resolution
+        if wanted == "full" and self.resolution != "full":
+            raise UserError(
+                f"{self.path} holds pictures at half resolution and resolution=full asks for more: give "
+                "resolution=half, or pack again with --resolution full"
+            )
+        key = _key(name, seed)
+        with _opened(self.shards[key]) as file:
+            episode = _decode(file.get_tensor(key).tobytes(), self.resolution)
+        if wanted != self.resolution:
+            episode.color, episode.height = at_resolution(episode.color, episode.height, wanted)
+        return episode
+
+
+def is_pack(path: Path) -> bool:
+    """Says whether a file, or what shards beside it make up, is a pack, whole or not."""
+    try:
+        for shard in find_shards(path):
+            with safe_open(shard, framework="numpy") as file:
+                return FORMAT in (file.metadata() or {}).get("multiravens", "")
+    except (SafetensorError, OSError):
+        return False
+    return False
+
+
+def write_pack(
+    path: Path,
+    stores: Sequence[Store],
+    *,
+    demos: int | None = None,
+    resolution: str = "full",
+    shard_size: int | None = None,
+    workers: int = 1,
+    update: Callable[[float, str], None] | None = None,
+) -> list[Path]:
+    """Packs data sets; equal data sets give equal bytes.
+
+    Args:
+        path: The file; an existing one is replaced.
+        stores: The data sets.
+        demos: How many episodes of each, the first by seed; None is all.
+        resolution: `full` or `half`, of the pictures.
+        shard_size: Of the shards at most [bytes]; None is one file.
+        workers: Threads that compress.
+        update: Called with the episodes done, and a remark.
+
+    Returns:
+        The shards' paths.
+
+    Raises:
+        UserError: If a data set has fewer episodes, one is damaged or larger than a shard, or the disk refuses.
+    """
+    if path.suffix != SUFFIX:
+        raise UserError(f"--out {path}: give a name that ends with {SUFFIX}")
+    chosen = [(store, seed) for store in stores for seed in _first(store, demos)]
+
+    def encoded(each: tuple[Store, int]) -> bytes:
+        store, seed = each
+        return _encode(read_episode(store.path(seed), resolution), store.fingerprint)
+
+    blobs: dict[str, bytes] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        for (store, seed), blob in zip(chosen, pool.map(encoded, chosen), strict=True):
+            blobs[_key(store.name, seed)] = blob
+            if update:
+                update(len(blobs), "")
+    about = _describe(stores, resolution, blobs)
+    fixed = len(json.dumps(about)) + _HEADER_BYTES
+    sizes = [len(blob) + _HEADER_BYTES for blob in blobs.values()]
+    if shard_size is not None and fixed + max(sizes) > shard_size:
+        raise UserError(
+            f"--shard-size {shard_size}: one episode takes {fixed + max(sizes)} bytes: give as many or more"
+        )
+    names = list(blobs)
+    cut = fill_shards(sizes, None if shard_size is None else shard_size - fixed)
+    contents = (
+        save({names[index]: np.frombuffer(blobs[names[index]], np.uint8) for index in each}, {"multiravens": about})
+        for each in cut
+    )
+    return write_shards(path, list(contents))
+
+
+def _key(name: str, seed: int) -> str:
+    return f"{name}/{seed:06d}"
+
+
+def _first(store: Store, demos: int | None) -> list[int]:
+    seeds = store.kept()
+    if not seeds or len(seeds) < (demos or 0):
+        raise UserError(f"{store.folder} has {len(seeds)} episodes, and --demos {demos or 1} asks for more")
+    return seeds[:demos]
+
+
+def _describe(stores: Sequence[Store], resolution: str, blobs: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for key, blob in blobs.items():
+        digest.update(key.encode() + hashlib.sha256(blob).digest())
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "resolution": resolution,
+        "sha256": digest.hexdigest(),
+        "environments": {store.name: store.environment for store in stores},
+    }
+    return json.dumps(about, sort_keys=True)
+
+
+def _about(file: Any) -> dict[str, Any]:
+    try:
+        about = json.loads((file.metadata() or {}).get("multiravens", "null"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged("its header is not JSON") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise Damaged("its header does not say so")
+    if about.get("version") != VERSION:
+        raise Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {VERSION}")
+    environments = about.get("environments")
+    if about.get("resolution") not in episodes.RESOLUTIONS or not isinstance(environments, dict):
+        raise Damaged("its header has no valid resolution or environments")
+    if not all(isinstance(environment, dict) for environment in environments.values()):
+        raise Damaged("its header has no valid environments")
+    return about
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens a shard and turns whatever is wrong with it into one line."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})") from error
+    except (SafetensorError, Damaged, zstandard.ZstdError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is not a whole pack ({reason}): copy it again, or pack again") from error
+
+
+def _encode(episode: Episode, fingerprint: str) -> bytes:
+    arrays = episodes.arrays_of(episode)
+    for name, (dtype, _) in _layout(episode).items():
+        arrays[name] = np.ascontiguousarray(arrays[name], episodes.DTYPES[dtype])
+    arrays["color"] = _differences(episode.color)
+    arrays["height"] = _differences(quantize_height(episode.height))
+    arrays["about"] = np.frombuffer(episodes.describe(episode, fingerprint).encode(), np.uint8)
+    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True).compress(save(arrays))
+
+
+def _layout(episode: Episode) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return episodes.layout(len(episode.color) - 1, episode.poses.shape[1], len(episode.subgoals))
+
+
+def _decode(blob: bytes, resolution: str) -> Episode:
+    claimed = zstandard.get_frame_parameters(blob).content_size
+    if not 0 < claimed <= episodes.MAX_BYTES:
+        raise Damaged(f"an episode claims {claimed} bytes")
+    content = zstandard.ZstdDecompressor().decompress(blob, max_output_size=claimed, allow_extra_data=False)
+    arrays = load(content)
+    missing = {"about", "pointer", "poses", "color", "height"} - set(arrays)
+    if missing or arrays["pointer"].ndim != 1 or arrays["poses"].ndim != 3:
+        raise Damaged("an episode lacks arrays")
+    about = episodes.parse_about(arrays.pop("about").tobytes())
+    steps, bodies = len(arrays["pointer"]) - 1, arrays["poses"].shape[1]
+    episodes.check_sizes(steps, bodies, len(about["subgoals"]))
+    _check(arrays, steps, bodies, len(about["subgoals"]), resolution)
+    color, height = (_undone(arrays.pop(name)) for name in ("color", "height"))
+    header = Header(
+        about["seed"], about["problem"], about["subgoals"], about["success"], about["fingerprint"], steps, bodies
+    )
+    return episodes.assemble(header, arrays, color, dequantize_height(height))
+
+
+def _check(arrays: dict[str, np.ndarray], steps: int, bodies: int, subgoals: int, resolution: str) -> None:
+    shape = SHAPE if resolution == "full" else (SHAPE[0] // 2, SHAPE[1] // 2)
+    layout = episodes.layout(steps, bodies, subgoals)
+    expected = {name: (episodes.DTYPES[dtype], each) for name, (dtype, each) in layout.items()}
+    expected |= {"color": ("|u1", (steps + 1, *shape, 3)), "height": ("<u2", (steps + 1, *shape))}
+    found = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+    if found != expected:
+        names = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise Damaged(f"an episode has no valid {names[0]}")
+
+
+def _differences(frames: np.ndarray) -> np.ndarray:
+    """Each of (T, H, ..) unsigned pictures less the one before, each row of the first less the row above."""
+    changes = frames.copy()
+    changes[1:] -= frames[:-1]
+    changes[0, 1:] -= frames[0, :-1]
+    return changes
+
+
+def _undone(changes: np.ndarray) -> np.ndarray:
+    frames = changes.copy()
+    np.add.accumulate(changes[0], axis=0, dtype=changes.dtype, out=frames[0])
+    return np.asarray(np.add.accumulate(frames, axis=0, dtype=changes.dtype))
