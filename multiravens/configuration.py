@@ -217,13 +217,14 @@ def _as_text(text: str) -> str:
 
 
 def _plain_values(config_name: str, roots: Sequence[Path]) -> set[str]:
-    """Names that a configuration gives a value itself where a group is called alike, which hydra would take it for."""
+    """Names that a configuration gives a value itself, and that hydra takes for groups: a folder is called alike."""
     path = next(root / f"{config_name}.yaml" for root in roots if (root / f"{config_name}.yaml").exists())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return set()  # told where it is composed
-    return set(content) & set(groups(roots)) if isinstance(content, dict) else set()
+    folders = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
+    return set(content) & folders if isinstance(content, dict) else set()
 
 
 def _is_selection(override: Override, roots: Sequence[Path]) -> bool:

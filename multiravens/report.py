@@ -19,7 +19,7 @@ from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
 from multiravens.restored import refuse_foreign
 from multiravens.runs import EVALUATION, METRICS, read_config, read_evaluation
-from multiravens.statistics import spelled
+from multiravens.statistics import bootstrap_mean, spelled, wilson
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
@@ -28,6 +28,7 @@ th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;dis
 h2{margin-top:2em}p.note{color:#686e78}"""
 
 
+_ALL = "all"
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -102,10 +103,13 @@ def read_run(folder: Path, label: str) -> Run:
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """A row for each run and problem, and for the oracle and random actions beside the first run of each problem."""
+    """A row for each run and problem, and one of all its problems; those measured beside stand beside the first."""
     told = set()
     for run in runs:
-        for problem, content in run.evaluations.items():
+        measured = dict(run.evaluations)
+        if len(measured) > 1:
+            measured[_ALL] = _together(list(measured.values()))
+        for problem, content in measured.items():
             yield {
                 "problem": problem,
                 "label": run.label,
@@ -116,11 +120,36 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
-            if problem not in told:
-                told.add(problem)
-                for name, other in content["beside"].items():
+            for name, other in content["beside"].items():
+                if (problem, name) not in told:
+                    told.add((problem, name))
                     blank = {"demos": "", "steps": "", "sampling": "", "skipped": len(other["skipped"])}
                     yield {"problem": problem, "label": name, "agent": name, "summary": other["summary"], **blank}
+
+
+def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Evaluations of several problems as one; of the agents beside, those that are in all."""
+    beside = set.intersection(*(set(content["beside"]) for content in contents))
+    parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
+    return {
+        "agent": contents[0]["agent"],
+        **_pooled(contents),
+        "beside": {name: _pooled(each) for name, each in parts.items()},
+    }
+
+
+def _pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    episodes = [row for part in parts for row in part["episodes"]]
+    returns = [float(row["returned"]) for row in episodes]
+    successes = sum(bool(row["success"]) for row in episodes)
+    figures = {
+        "episodes": len(episodes),
+        "mean_return": sum(returns) / len(returns),
+        "mean_return_interval": bootstrap_mean(returns),
+        "success_rate": successes / len(episodes),
+        "success_interval": wilson(successes, len(episodes)),
+    }
+    return {"summary": figures, "skipped": [row for part in parts for row in part["skipped"]]}
 
 
 def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, bytes]]:

@@ -17,7 +17,7 @@ from multiravens.configuration import CONFIGS, compose, flatten, groups, options
 from multiravens.construction import check, instantiate
 from multiravens.errors import UserError, nearest, unknown
 
-PRIMARIES = ["demos", "environment", "evaluate", "render", "report", "train", "transfer"]
+PRIMARIES = ["demos", "environment", "evaluate", "render", "report", "sweep", "train", "transfer"]
 MODULES = ["chaining", "placing", "routing", "stacking"]
 PROBLEMS = [
     "chaining",
@@ -47,6 +47,7 @@ EVERY_CHOICE = [
     ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
+TABLES = ["singles", "ten"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
@@ -87,17 +88,18 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+        {"module", "table"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1  # configs/problem/composed.yaml
-    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS)
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 57
+    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
+    assert options([CONFIGS], "table") == TABLES
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 60
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_every_primary_configuration_composes(name: str) -> None:
     config = compose(name)
-    assert name in ("evaluate", "report", "train", "transfer") or config.problem.name == "chaining-placing"
+    assert name in ("evaluate", "report", "sweep", "train", "transfer") or config.problem.name == "chaining-placing"
 
 
 @pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)

@@ -39,7 +39,9 @@ def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Pa
     assert any("episode" in name for name in pictures) and any("failure" in name for name in pictures)
     assert page.count("data:image/png;base64,") == len(pictures)
     assert "http" not in page.replace("http-equiv", "")
-    assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in (tmp_path / "report.md").read_text()
+    told = (tmp_path / "report.md").read_text()
+    assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in told
+    assert "| all | oracle | oracle |  |  |  | 1.000 [1.000, 1.000] | 1.000 [0.510, 1.000] | 4 |" in told
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+"""One job of a sweep in a process of one of hydra's launchers; `multiravens.sweep` starts it, users don't."""
+
+import hydra
+from omegaconf import DictConfig
+
+from multiravens.sweep import die_with_parent, read_plan
+
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config: DictConfig) -> None:
+    """Runs the job that `index` names of the plan at `plan`."""
+    die_with_parent()
+    read_plan(config.plan)[config.index].run()
+
+
+if __name__ == "__main__":
+    main()

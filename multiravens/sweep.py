@@ -1,0 +1,285 @@
+"""Runs what a table of runs still lacks, one after the other or through hydra's launchers, and reports them."""
+
+import ctypes
+import importlib.util
+import itertools
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from multiravens import cli
+from multiravens.configuration import compose, search_path, spell
+from multiravens.data.files import locked, read_json, write_json
+from multiravens.data.pack import SUFFIX
+from multiravens.errors import UserError, quote, unknown
+from multiravens.registration import parse_problems
+
+STAGES = ("demos", "train", "evaluate")
+LAUNCHERS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "ray": "hydra_plugins.hydra_ray_launcher",
+    "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+    "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+}
+"""Hydra's launchers, each with the package that brings it."""
+_DONE, _PLAN = "stages.json", "plan.json"
+_DONE_FORMAT = ("multiravens-stages", 1)
+_PLAN_FORMAT = ("multiravens-plan", 1)
+_KEYS = {"name": str, "train": list, "evaluate": list, "parts": list}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of the table.
+
+    Attributes:
+        folder: of the run.
+        problems: it is trained on.
+        demos: of each, that training takes.
+        split: of those.
+        commands: the arguments of each stage's command, as in `{"train": ["train", "agent=sctn"]}`.
+        decides: what the outcome of each stage depends on; a stage that was done with the same is not done again.
+    """
+
+    folder: str
+    problems: list[str]
+    demos: int
+    split: str
+    commands: dict[str, list[str]]
+    decides: dict[str, list[str]]
+
+    def missing(self) -> list[str]:
+        """The stages, of those wanted, that are still to be done."""
+        done = _done(Path(self.folder))
+        return [stage for stage in STAGES if stage in self.commands and done.get(stage) != self.decides[stage]]
+
+    def run(self) -> None:
+        """Do what is missing, up to a stage that fails."""
+        for stage in self.missing():
+            if _call(self.commands[stage]):
+                return
+            folder = Path(self.folder)
+            stages = _done(folder) | {stage: self.decides[stage]}
+            write_json(folder / _DONE, dict(zip(("format", "version"), _DONE_FORMAT, strict=True)) | {"stages": stages})
+
+
+def sweep(config: DictConfig) -> int:
+    """Does what is missing of a table, and reports what was measured.
+
+    Args:
+        config: A composed `sweep` configuration.
+
+    Returns:
+        1 if a run failed.
+
+    Raises:
+        UserError: If the table or an option can't be met, or the disk refuses.
+    """
+    _check(config)
+    jobs = plan(config)
+    missing = [job for job in jobs.values() if job.missing()]
+    print(f"{config.out}: {len(missing)} of {len(jobs)} runs have something missing")
+    if config.list:
+        for job in missing:
+            print(f"  {job.folder}: {', '.join(job.missing())}")
+        return 0
+    out = Path(config.out).expanduser()
+    with locked(out, "out"):
+        if "demos" in config.stages and Path(config.data).suffix != SUFFIX:
+            _demonstrate(config, missing)
+        if config.launcher:
+            _launch(config, out, missing)
+        else:
+            for count, job in enumerate(missing, 1):
+                print(f"{count} of {len(missing)}: {job.folder}", flush=True)
+                job.run()
+    left = {job.folder: job.missing() for job in missing if job.missing()}
+    for folder, stages in left.items():
+        print(f"error: {folder} failed at {stages[0]}; what it said is above", file=sys.stderr)
+    measured = [job.folder for job in jobs.values() if "evaluate" in _done(Path(job.folder))]
+    if measured:
+        _call(["report", f"runs=[{','.join(map(_quoted, measured))}]", f"out={_quoted(out / 'report')}", "gallery=0"])
+    return 1 if left else 0
+
+
+def plan(config: DictConfig) -> dict[str, Job]:
+    """The runs of a table by name, in its order.
+
+    Args:
+        config: A composed `sweep` configuration.
+
+    Raises:
+        UserError: If the table is not one, two of its runs are called alike, or a run's options can't be met.
+    """
+    table = _table(config)
+    chosen: dict[str, list[str]] = {}
+    for part in table["parts"]:
+        for name, words in _product(part):
+            if chosen.setdefault(name, words) != words:
+                raise UserError(f"table {table['name']} has two runs called {name}: name the values of an axis")
+    told: set[str] = set()
+    return {name: _job(config, table, name, words, told) for name, words in chosen.items()}
+
+
+def _demonstrate(config: DictConfig, jobs: Sequence[Job]) -> None:
+    """Has the expert make what training will take: once, before jobs that may run beside one another."""
+    most: dict[tuple[str, str], int] = {}
+    for job in jobs:
+        for problem in job.problems if "train" in job.missing() else ():
+            most[problem, job.split] = max(job.demos, most.get((problem, job.split), 0))
+    for (problem, split), episodes in most.items():
+        where = [f"data={_quoted(config.data)}", f"workers={config.workers}", *_folders()]
+        if _call(["demos", f"problem={problem}", f"split={split}", f"episodes={episodes}", *where]):
+            raise UserError(f"the expert's demonstrations of {problem} could not be made; what it said is above")
+
+
+def _folders() -> list[str]:
+    """The flags that make other commands look for YAML files where this one does."""
+    return [word for folder in search_path(None)[1:] for word in ("--config-dir", str(folder))]
+
+
+def _check(config: DictConfig) -> None:
+    for stage in config.stages:
+        if stage not in STAGES:
+            raise unknown("stage", str(stage), STAGES)
+    if config.workers < 1:
+        raise UserError(f"workers={config.workers}: give 1 or more")
+    if not isinstance(config.launcher_options or DictConfig({}), DictConfig):
+        raise UserError(f"launcher_options={quote(config.launcher_options)}: give names and values, as in {{n_jobs:2}}")
+    if config.launcher is None:
+        return
+    if config.launcher not in LAUNCHERS:
+        raise unknown("launcher", str(config.launcher), LAUNCHERS)
+    package = LAUNCHERS[config.launcher]
+    if importlib.util.find_spec("hydra_plugins") is None or importlib.util.find_spec(package) is None:
+        extra = config.launcher.partition("_")[0]
+        raise UserError(f"launcher={config.launcher} is not installed: pip install 'multiravens[{extra}]'")
+
+
+def _table(config: DictConfig) -> dict[str, Any]:
+    table = OmegaConf.to_container(config.table, resolve=True)
+    assert isinstance(table, dict)
+    for key, kind in _KEYS.items():
+        if not isinstance(table.get(key), kind):
+            raise UserError(f"the table's {key} is {quote(table.get(key))}: see configs/table/singles.yaml")
+    for part in table["parts"]:
+        if not isinstance(part, dict) or not all(part.values()):
+            raise UserError(f"a part of table {table['name']} is {quote(part)}: give each axis a list or names")
+    return {str(key): value for key, value in table.items()}
+
+
+def _product(part: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Names and options of a part's runs."""
+    axes = [
+        [(str(label), [str(word) for word in words]) for label, words in values.items()]
+        if isinstance(values, Mapping)
+        else [(str(value), [f"{axis}={value}"]) for value in values]
+        for axis, values in part.items()
+    ]
+    for combination in itertools.product(*axes):
+        name = "-".join(label for label, _ in combination)
+        if not re.fullmatch(r"\w[\w.+-]*", name, re.ASCII):
+            raise UserError(f"{quote(name)} can't be a folder: give the axis names, as in NAME: [OPTION=VALUE]")
+        yield name, [word for _, words in combination for word in words]
+
+
+def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequence[str], told: set[str]) -> Job:
+    folder = Path(config.out).expanduser() / name
+    chosen = [*map(str, table["train"]), *words]
+    try:
+        trained = compose("train", chosen)
+    except UserError as error:
+        raise UserError(f"run {name} of table {table['name']}: {error}") from error
+    plain = OmegaConf.to_container(trained)
+    assert isinstance(plain, dict)
+    problems = parse_problems(plain["problems"] or ["placing"])
+    # The expert and random actions are measured once, beside the first agent that is.
+    beside = not set(problems) <= told
+    told |= set(problems)
+    measured = list(map(str, table["evaluate"]))
+    data, run = f"data={_quoted(config.data)}", f"run={_quoted(folder)}"
+    commands = {
+        "train": ["train", *chosen, data, run, *_folders()],
+        "evaluate": [
+            "evaluate",
+            run,
+            f"workers={config.workers}",
+            f"beside={str(beside).lower()}",
+            *measured,
+            *_folders(),
+        ],
+    }
+    decides = {"train": chosen, "evaluate": [*chosen, *measured]}
+    wanted = [stage for stage in STAGES if stage in config.stages and stage in commands]
+    return Job(
+        str(folder),
+        problems,
+        int(plain["demos"]),
+        str(plain["split"]),
+        {stage: commands[stage] for stage in wanted},
+        {stage: decides[stage] for stage in wanted},
+    )
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    path = folder / _DONE
+    stages = read_json(path, *_DONE_FORMAT).get("stages") if path.exists() else {}
+    return stages if isinstance(stages, dict) else {}
+
+
+def _quoted(value: object) -> str:
+    return "'" + str(value).replace("'", r"\'") + "'"
+
+
+def _call(words: Sequence[str]) -> int:
+    """Runs one of the commands in a process of its own, which ends with this one."""
+    return subprocess.call([sys.executable, "-m", f"multiravens.{words[0]}", *words[1:]], preexec_fn=die_with_parent)
+
+
+def die_with_parent() -> None:
+    """Has the system kill this process when the one that started it is gone; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of sys/prctl.h
+
+
+def _launch(config: DictConfig, out: Path, jobs: Sequence[Job]) -> None:
+    """Has one of hydra's launchers run jobs."""
+    if not jobs:
+        return
+    options = dict(config.launcher_options or {})
+    content = {"jobs": [asdict(job) for job in jobs]}
+    write_json(out / _PLAN, dict(zip(("format", "version"), _PLAN_FORMAT, strict=True)) | content)
+    words = [
+        f"+plan={_quoted((out / _PLAN).resolve())}",
+        f"+index={','.join(map(str, range(len(jobs))))}",
+        f"hydra/launcher={config.launcher}",
+        f"hydra.sweep.dir={_quoted((out / '.hydra').resolve())}",
+        *(f"hydra.launcher.{name}={spell(value)}" for name, value in options.items()),
+    ]
+    status = subprocess.call(
+        [sys.executable, "-m", "multiravens.launched", "--multirun", *words], preexec_fn=die_with_parent
+    )
+    if status:
+        raise UserError(f"launcher={config.launcher} failed; what it said is above")
+
+
+def read_plan(path: str | Path) -> list[Job]:
+    """The jobs that `sweep` left for a launcher.
+
+    Raises:
+        UserError: If the file is none of a plan's.
+    """
+    return [Job(**job) for job in read_json(Path(path), *_PLAN_FORMAT)["jobs"]]
+
+
+main = cli.command(sweep, "sweep")
+
+if __name__ == "__main__":
+    sys.exit(main())
