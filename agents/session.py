@@ -1,5 +1,6 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -153,8 +154,6 @@ def check(config: Mapping[str, Any]) -> None:
     for name in ("demos", "steps", "batch", "devices", "checkpoint_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]}: give 1 or more")
-    if config["batch"] % config["devices"]:
-        raise UserError(f"batch={config['batch']} is not a multiple of devices={config['devices']}: give one that is")
     check_threads(config["threads"])
     for name, low, high in (("warmup", 0, 1), ("ema", 0, 1), ("seed", 0, 2**31 - 1)):
         if not low <= config[name] <= high:
@@ -199,7 +198,7 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
     """Devices, precision and processes as configured.
 
     Raises:
-        UserError: a device that is not there.
+        UserError: a device that is not there, or a batch that can't be shared out.
     """
     name = str(config["device"])
     if name == "auto":
@@ -209,11 +208,29 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
         raise UserError(f"device={name}: give auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    devices: Any = [int(index)] if index else config["devices"]
+    count, machines = _processes(config)
     # Programs of problems that a process's batch lacks have no gradient there.
     several = "ddp_find_unused_parameters_true" if config["backbone"]["streams"] else "ddp"
-    strategy = several if config["devices"] > 1 else "auto"
-    return Fabric(accelerator=kind, devices=devices, strategy=strategy, precision=config["precision"])
+    return Fabric(
+        accelerator=kind,
+        devices=[int(index)] if index else count,
+        num_nodes=machines,
+        strategy=several if count * machines > 1 else "auto",
+        precision=config["precision"],
+    )
+
+
+def _processes(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Processes on each machine, and machines: as configured, or as torchrun has started them."""
+    count, machines = int(config["devices"]), 1
+    if torch.distributed.is_torchelastic_launched():
+        count = int(os.environ["LOCAL_WORLD_SIZE"])
+        machines = int(os.environ["WORLD_SIZE"]) // count
+        if config["devices"] not in (1, count):
+            raise UserError(f"devices={config['devices']}: torchrun started {count} processes here; leave devices out")
+    if config["batch"] % (count * machines):
+        raise UserError(f"batch={config['batch']} is not a multiple of {count * machines} processes: give one that is")
+    return count, machines
 
 
 def _describe(folder: Path, described: dict[str, Any]) -> None:

@@ -109,18 +109,67 @@ assert action["pick_position"].shape == (3,)
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1], capture_output=True)
 
 
-@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
-def test_two_processes_take_the_steps_of_one(extra: list[str], data: Path, tmp_path: Path) -> None:
+SPAWNED = [sys.executable, "-m", "multiravens.train", "devices=2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN += ["-m", "multiravens.train"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "command"), [([], TORCHRUN), (MODULAR, SPAWNED)], ids=["plain by torchrun", "modular by devices=2"]
+)
+def test_two_processes_take_the_steps_of_one(extra: list[str], command: list[str], data: Path, tmp_path: Path) -> None:
     options = [*TINY, f"data={data}", "steps=3", "checkpoint_every=3", *extra]
-    for devices in (1, 2):
-        command = [sys.executable, "-m", "multiravens.train", *options, f"devices={devices}"]
-        run = subprocess.run([*command, f"run={tmp_path / str(devices)}"], capture_output=True, text=True, timeout=240)
-        assert run.returncode == 0, run.stderr
+    train(configured(data, tmp_path / "one", *options))
+    run = subprocess.run([*command, *options, f"run={tmp_path / 'two'}"], capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
     # After one step AdamW's first moment is a tenth of the gradient, so equal moments are equal gradients.
-    one, two = (read_tensors(tmp_path / str(devices) / STATE)[0] for devices in (1, 2))
+    one, two = (read_tensors(tmp_path / name / STATE)[0] for name in ("one", "two"))
     for name, tensor in one.items():
         if "exp_avg." in name:
             torch.testing.assert_close(two[name], tensor, atol=1e-5, rtol=0)
+    assert torch.equal(one["sampler.drawn"], two["sampler.drawn"])  # each sample by one process, and none twice
+
+
+def test_a_run_of_two_processes_is_taken_up_by_one(data: Path, tmp_path: Path) -> None:
+    options = [*TINY, f"data={data}", "steps=12", "checkpoint_every=1"]
+    train(configured(data, tmp_path / "one", *options))
+    killed = subprocess.Popen(
+        [*TORCHRUN, *options, f"run={tmp_path / 'both'}"], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "both" / STATE).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert 0 < read_tensors(tmp_path / "both" / STATE)[1]["step"] < 12
+    deadline = time.monotonic() + 60
+    while True:  # torchrun's workers are in sessions of their own, and end when they notice
+        try:
+            train(configured(data, tmp_path / "both", *options))
+            break
+        except UserError as error:
+            assert "another command is writing" in str(error) and time.monotonic() < deadline
+            time.sleep(0.1)
+    one, both = (read_tensors(tmp_path / name / STATE) for name in ("one", "both"))
+    assert one[1]["step"] == both[1]["step"] == 12
+    assert torch.equal(one[0]["sampler.drawn"], both[0]["sampler.drawn"])
+    for name, tensor in one[0].items():
+        if name.startswith("averaged."):
+            torch.testing.assert_close(both[0][name], tensor, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["batch=3"], "batch=3 is not a multiple of 2 processes: give one that is"),
+        (["devices=3", "batch=6"], "devices=3: torchrun started 2 processes here; leave devices out"),
+    ],
+)
+def test_what_torchrun_cannot_share_out_is_told(words: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    options = [*TINY, f"data={data}", f"run={tmp_path / 'run'}", *words]
+    run = subprocess.run([*TORCHRUN, *options], capture_output=True, text=True, timeout=240)
+    assert run.returncode != 0 and message in run.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_picture_pick_and_place_move_together() -> None:
