@@ -8,7 +8,6 @@ bootstrap over demonstrations, paired where two runs are compared. Results: FOLD
 """
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from multiravens.agents.loss import Outcome
 from multiravens.agents.offline import in_batches, judging
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.evaluation import compare
-from multiravens.runs import EVALUATION, WEIGHTS, read_config
+from multiravens.runs import EVALUATION, WEIGHTS, hash_weights, read_config
 from multiravens.statistics import Comparison, bootstrap_mean, paired_bootstrap, spelled
 
 RESULTS = ROOT / "docs" / "results" / "modular.md"
@@ -187,7 +186,7 @@ class Bench:
         """Share of right actions in each held-out demonstration."""
         run = self.run(name)
         path = run / f"accuracy-{problem}.json"
-        weights = hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()
+        weights = hash_weights(run)
         known = json.loads(path.read_text()) if path.exists() else {}
         if known.get("weights") != weights:
             known = {"weights": weights, "right": self._right(run, problem)}

@@ -28,6 +28,7 @@ COMMANDS = {
     "transfer": ("multiravens.transfer", "teach a trained agent a new problem"),
     "evaluate": ("multiravens.evaluate", "measure an agent on held-out episodes"),
     "sweep": ("multiravens.sweep", "run what a table of runs still lacks, and report it"),
+    "export": ("multiravens.export", "write a trained agent to hand on, with a model card"),
     "report": ("multiravens.report", "compare runs in a page, plots and a table"),
     "render": ("multiravens.render", "draw a video of a problem being solved"),
     "data": ("multiravens.data.__main__", "inspect, verify and pack written demonstrations"),

@@ -1,6 +1,5 @@
 """Measures agents on held-out episodes and says how sure the figures are."""
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
-from multiravens.runs import EVALUATION, WEIGHTS, read_config, read_evaluation, write_evaluation
+from multiravens.runs import EVALUATION, hash_weights, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled
 
 
@@ -85,7 +84,6 @@ def _wanted(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What decides the numbers of a problem."""
-    weights = Path(str(config.run)).expanduser() / WEIGHTS if config.run else None
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
     return {
         "problem": problem,
@@ -93,7 +91,7 @@ def _wanted(
         "pointer": actor.pointer,
         "resolution": actor.resolution,
         "environment": dict(environment),
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest() if weights else None,
+        "weights": hash_weights(Path(str(config.run)).expanduser()) if config.run else None,
         "acting": acting,
         "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
         "program": cli.installed_version(),

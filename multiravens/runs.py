@@ -1,5 +1,6 @@
 """Folders of training runs: what is in them, and reading them without running anything that they name."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 
 from multiravens.configuration import flatten
 from multiravens.data.files import read_json, write_json, write_whole
+from multiravens.data.shards import find_shards
 from multiravens.errors import UserError, quote
 
 VERSION = 1
@@ -44,6 +46,18 @@ def read_config(folder: Path) -> dict[str, Any]:
     for target in foreign_targets(built):
         raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {TRUSTED}* are loaded")
     return config
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a run's weights, in one file or in shards.
+
+    Raises:
+        UserError: a shard is missing.
+    """
+    digest = hashlib.sha256()
+    for path in find_shards(folder / WEIGHTS):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

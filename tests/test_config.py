@@ -17,7 +17,7 @@ from multiravens.configuration import CONFIGS, compose, flatten, groups, options
 from multiravens.construction import check, instantiate
 from multiravens.errors import UserError, nearest, unknown
 
-PRIMARIES = ["demos", "environment", "evaluate", "render", "report", "sweep", "train", "transfer"]
+PRIMARIES = ["demos", "environment", "evaluate", "export", "render", "report", "sweep", "train", "transfer"]
 MODULES = ["chaining", "placing", "routing", "stacking"]
 PROBLEMS = [
     "chaining",
@@ -93,13 +93,16 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 60
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 61
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_every_primary_configuration_composes(name: str) -> None:
     config = compose(name)
-    assert name in ("evaluate", "report", "sweep", "train", "transfer") or config.problem.name == "chaining-placing"
+    assert (
+        name in ("evaluate", "export", "report", "sweep", "train", "transfer")
+        or config.problem.name == "chaining-placing"
+    )
 
 
 @pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)

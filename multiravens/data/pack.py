@@ -174,7 +174,7 @@ def write_pack(
         save({names[index]: np.frombuffer(blobs[names[index]], np.uint8) for index in each}, {"multiravens": about})
         for each in cut
     )
-    return write_shards(path, list(contents))
+    return write_shards(path, contents, len(cut))
 
 
 def _key(name: str, seed: int) -> str:

@@ -1,7 +1,7 @@
 """One file in shards of at most a given size: `NAME-00001-of-00003.safetensors`, as model hubs name them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from multiravens.data.files import storage_error, write_whole
@@ -56,12 +56,13 @@ def find_shards(path: Path) -> list[Path]:
     return expected
 
 
-def write_shards(path: Path, contents: Sequence[bytes]) -> list[Path]:
-    """Writes a file's shards, then removes those of an earlier cut.
+def write_shards(path: Path, contents: Iterable[bytes], count: int) -> list[Path]:
+    """Writes a file's shards one after the other, then removes those of an earlier cut.
 
     Args:
         path: The file that they make up.
         contents: Of each shard.
+        count: How many there are.
 
     Returns:
         The shards' paths.
@@ -69,7 +70,7 @@ def write_shards(path: Path, contents: Sequence[bytes]) -> list[Path]:
     Raises:
         UserError: If the disk refuses.
     """
-    paths = shard_paths(path, len(contents))
+    paths = shard_paths(path, count)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for shard, content in zip(paths, contents, strict=True):

@@ -1,0 +1,147 @@
+"""Trained agents to hand on: weights alone, as small as they may be, with a model card."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multiravens.agents.checkpoint import read_tensors, write_tensors
+from multiravens.agents.load import load_agent
+from multiravens.data.files import locked, write_whole
+from multiravens.data.shards import parse_size
+from multiravens.errors import UserError, unknown
+from multiravens.runs import (
+    CONFIG,
+    EVALUATION,
+    STATE,
+    WEIGHTS,
+    hash_weights,
+    read_config,
+    read_evaluation,
+    write_config,
+)
+from multiravens.statistics import spelled
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CARD = "README.md"
+_OF_THE_MACHINE = ("run", "data", "device", "devices", "threads")
+"""Options that say nothing of the agent."""
+
+
+def export(config: Mapping[str, Any]) -> list[Path]:
+    """Write a run's agent into a folder of its own; given again, it takes up what was measured there into the card.
+
+    Args:
+        config: of `export.yaml`, plain values.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UserError: an option can't be met, the run has no whole checkpoint, or the disk refuses.
+    """
+    if config["run"] is None:
+        raise UserError("give the folder of a trained agent's run as run=FOLDER")
+    if config["dtype"] not in DTYPES:
+        raise unknown("dtype", str(config["dtype"]), DTYPES)
+    size = parse_size(config["shard_size"], "shard_size") if config["shard_size"] is not None else None
+    source = Path(str(config["run"])).expanduser()
+    out = Path(str(config["out"] or f"{str(source).rstrip('/')}-{config['dtype']}")).expanduser()
+    if (out / STATE).exists() or (out.exists() and out.samefile(source)):
+        raise UserError(f"out={out} is the folder of a run: give another one")
+    trained = read_config(source)
+    load_agent(source)  # or what is handed on could not be loaded
+    tensors, about = read_tensors(source / WEIGHTS)
+    with locked(out, "out"):
+        rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
+        paths = write_tensors(out / WEIGHTS, rounded, about, size)
+        kept = {name: value for name, value in trained.items() if name not in _OF_THE_MACHINE}
+        if "transfer" in trained:
+            kept["transfer"] = {name: value for name, value in trained["transfer"].items() if name != "run"}
+        write_config(out, kept)
+        write_whole(out / CARD, "\n".join(_card(out, kept, tensors, str(config["dtype"]), about)).encode())
+    return [*paths, out / CONFIG, out / CARD]
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _card(
+    out: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: str, about: Mapping[str, Any]
+) -> Iterator[str]:
+    """A model card, as Mitchell et al. 1810.03993 ask for: use, data, training, results, limits."""
+    name, problems = out.resolve().name, config["problems"]
+    counted = sum(tensor.numel() for tensor in tensors.values())
+    # As a user would give it, unless that says where on this machine it is.
+    run = name if out.is_absolute() else out
+    yield f"# {name}"
+    yield ""
+    kind = config["agent"]["name"]
+    yield f"A `{kind}` agent of MultiRavens for {', '.join(problems)}: {counted:,} parameters, {dtype}."
+    yield ""
+    yield from ("## Use", "", "```")
+    yield f"python -m multiravens.render run={run} problem={problems[0]} seed=100000 out=agent.mp4"
+    yield f"python -m multiravens.evaluate run={run} episodes=100 workers=2"
+    yield from ("```", "", "## Data", "")
+    yield (
+        f"{config['demos']} demonstrations of each problem by the scripted expert, the first of the split "
+        f"`{config['split']}`, at `resolution={config['resolution']}`, in these environments:"
+    )
+    yield ""
+    yield from ("| problem | modules | camera | motion |", "|---|---|---|---|")
+    for problem, environment in config["environment"].items():
+        yield f"| {' | '.join(_environment(problem, environment))} |"
+    yield from ("", "## Training", "")
+    sampling = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
+    yield (
+        f"{about.get('step', config['steps'])} steps of {config['batch']} samples drawn by {' and '.join(sampling)}, "
+        f"learning rate {config['learning_rate']} at most, seed {config['seed']}, precision {config['precision']}. "
+        f"The network: {_network(config['backbone'])}. Everything else is in `{CONFIG}`."
+    )
+    yield from ("", "## Results", "")
+    yield from _results(out, problems)
+    yield from ("", "## Limits", "")
+    yield (
+        "Trained and measured in simulation, on pictures of the cameras above: a real table, other parts, other light "
+        "or another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
+        f"knows only the problems above. Its goal pointer follows `{config['pointer']}` unless it is told otherwise."
+    )
+    yield ""
+
+
+def _network(backbone: Mapping[str, Any]) -> str:
+    node = backbone["streams"] or backbone["network"]
+    kind = str(node["_target_"]).rpartition(".")[2]
+    values = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
+    return f"`{kind}` ({values})"
+
+
+def _environment(problem: str, environment: Mapping[str, Any]) -> list[str]:
+    modules = environment.get("problem", {}).get("modules", {})
+    kinds = (str(environment.get(part, {}).get("_target_", "")).rpartition(".")[2] for part in ("camera", "motion"))
+    return [problem, ", ".join(modules), *kinds]
+
+
+def _results(out: Path, problems: list[str]) -> Iterator[str]:
+    """The table of what was measured with the weights that are there."""
+    weights = hash_weights(out)
+    found = {problem: out / EVALUATION / f"{problem}.json" for problem in problems}
+    contents = {problem: read_evaluation(path) for problem, path in found.items() if path.exists()}
+    measured = {problem: each for problem, each in contents.items() if each["weights"] == weights}
+    if not measured:
+        yield "Not measured yet: evaluate it, then export it again."
+        return
+    yield "Held-out episodes; intervals are 95 %, by bootstrap and by Wilson."
+    yield ""
+    yield "| problem | mean return | full success | episodes | oracle's return |"
+    yield "|---|---|---|---|---|"
+    for problem, content in measured.items():
+        figures, oracle = content["summary"], content["beside"].get("oracle")
+        yield (
+            f"| {problem} | {spelled(figures['mean_return'], figures['mean_return_interval'])} | "
+            f"{spelled(figures['success_rate'], figures['success_interval'])} | {figures['episodes']} | "
+            f"{format(oracle['summary']['mean_return'], '.3f') if oracle else ''} |"
+        )
