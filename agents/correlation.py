@@ -57,7 +57,9 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     """
     maps, kernels = maps.float(), kernels.float()
     small = kernels.shape[-1] <= DIRECT and not maps.is_cuda
-    return correlate_directly(maps, kernels) if small else correlate_by_fourier(maps, kernels)
+    # Sums of so many products need all the bits, whatever the network computes in.
+    with torch.autocast(maps.device.type, enabled=False):
+        return correlate_directly(maps, kernels) if small else correlate_by_fourier(maps, kernels)
 
 
 def correlate_by_fourier(maps: Tensor, kernels: Tensor) -> Tensor:

@@ -120,14 +120,12 @@ def best_pixels(logits: Tensor) -> Tensor:
 
 def _corners(at: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor, Tensor]:
     """The four pixels round a point (N, 2): rows, columns and shares, (N, 4) each; the shares add up to 1."""
-    last = torch.tensor(shape, device=at.device) - 1
-    at = torch.minimum(at.clamp(min=0), last)
-    low = torch.minimum(at.floor().long(), last - 1)
+    # Made of what is on the device already: a tensor of Python's numbers would have the host wait for the copy.
+    at = torch.stack([at[:, axis].clamp(0, shape[axis] - 1) for axis in range(2)], dim=1)
+    low = torch.stack([at[:, axis].floor().long().clamp(max=shape[axis] - 2) for axis in range(2)], dim=1)
     part = at - low
-    rows, columns = (
-        low[:, :1] + torch.tensor([0, 0, 1, 1], device=at.device),
-        low[:, 1:] + torch.tensor([0, 1, 0, 1], device=at.device),
-    )
+    row, column = low.unbind(1)
+    rows, columns = torch.stack([row, row, row + 1, row + 1], 1), torch.stack([column, column + 1] * 2, 1)
     down, right = torch.stack([1 - part[:, 0], part[:, 0]], 1), torch.stack([1 - part[:, 1], part[:, 1]], 1)
     return rows, columns, (down[:, :, None] * right[:, None]).flatten(1)
 

@@ -120,10 +120,13 @@ class ModularStreams(Streams, PerProblem):
         return Patched(module, (nn.Conv2d,), len(self.problems))
 
     def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices, to maps."""
-        maps = by_problem(
-            tasks, lambda task, own: self.body.run(task, images[own], self.programs[task], self.temperature)
-        )
+        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices in the host's memory, to maps."""
+
+        def compute(task: int, own: Any) -> Maps:
+            maps: Maps = self.body.run(task, images[own], self.programs[task], self.temperature)
+            return maps
+
+        maps = by_problem(tasks, images.device, compute)
         return Maps(*maps)
 
     def index(self, problem: str) -> int:

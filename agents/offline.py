@@ -47,9 +47,9 @@ def in_batches(
         (.., N).
     """
     problems = data.tasks if program is None else [program] * len(data.tasks)
-    tasks = torch.tensor([network.streams.index(problem) for problem in problems], device=data.color.device)
+    tasks = torch.tensor([network.streams.index(problem) for problem in problems])
     parts = [
-        measure(shown(data, conditioning, own), tasks[torch.from_numpy(data.steps.task[own]).to(tasks.device)])
+        measure(shown(data, conditioning, own), tasks[torch.from_numpy(data.steps.task[own])])
         for own in np.array_split(samples, -(-len(samples) // BATCH))
     ]
     return torch.cat(parts, dim=-1)

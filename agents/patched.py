@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+from multiravens.data.demonstrations import upload
 
 
 class PerProblem(nn.Module, ABC):
@@ -54,8 +57,17 @@ class Patched(PerProblem):
         return self.own[problem]
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Each sample through the layers as its problem has them; the problems (N,), as indices, are the last input."""
-        (made,) = by_problem(inputs[-1], lambda task, own: [self.run(task, *(each[own] for each in inputs))])
+        """Each sample through the layers as its problem has them.
+
+        Args:
+            inputs: of the module; the last are the problems (N,) as indices, in the host's memory.
+        """
+        *rest, tasks = inputs
+
+        def compute(task: int, own: Any) -> list[Tensor]:
+            return [self.run(task, *(each[own] for each in rest), tasks)]
+
+        (made,) = by_problem(tasks, rest[0].device, compute)
         return made
 
     def run(self, task: int, *inputs: Any) -> Any:
@@ -71,17 +83,18 @@ class Patched(PerProblem):
         return functional_call(self.module, changed, inputs)
 
 
-def by_problem(tasks: Tensor, compute: Callable[[int, Any], Sequence[Tensor]]) -> list[Tensor]:
+def by_problem(tasks: Tensor, device: torch.device, compute: Callable[[int, Any], Sequence[Any]]) -> list[Tensor]:
     """Compute for the samples of each problem alone, and put what comes out in the samples' order.
 
     Args:
-        tasks: (N,) indices of the problems.
+        tasks: (N,) indices of the problems, in the host's memory: it decides what is computed.
+        device: where that is.
         compute: given a problem and its samples, as an index, returns tensors with a row for each.
     """
     present = sorted(set(tasks.tolist()))
     if len(present) == 1:
         return list(compute(present[0], slice(None)))
-    rows = [(tasks == task).nonzero()[:, 0] for task in present]
-    back = torch.cat(rows).argsort()
-    made = [compute(task, own) for task, own in zip(present, rows, strict=True)]
+    rows = [(tasks == task).nonzero()[:, 0].numpy() for task in present]
+    back = upload(np.concatenate(rows).argsort(), device)
+    made = [compute(task, upload(own, device)) for task, own in zip(present, rows, strict=True)]
     return [torch.cat(parts)[back] for parts in zip(*made, strict=True)]

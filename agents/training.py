@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from multiravens.agents.loss import Outcome, judge
 from multiravens.agents.offline import shown
 from multiravens.agents.transporter import Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
-from multiravens.data.demonstrations import Batch, Demonstrations
+from multiravens.data.demonstrations import Batch, Demonstrations, upload
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
 from multiravens.runs import METRICS, STATE, WEIGHTS
@@ -26,6 +27,29 @@ Update = Callable[[int, Mapping[str, float]], None]
 """Called with the steps taken and the latest figures."""
 
 FIGURES = ("loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
+
+
+LAG = 2
+"""Steps after which losses are recorded where a GPU computes, so that the host never waits for the latest."""
+
+
+class _Sent:
+    """Figures on their way to the host."""
+
+    def __init__(self, figures: Tensor) -> None:
+        self._event: torch.cuda.Event | None = None
+        self._figures = figures
+        if figures.is_cuda:
+            self._figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
+            self._figures.copy_(figures, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def arrived(self) -> np.ndarray:
+        """Wait for them."""
+        if self._event is not None:
+            self._event.synchronize()
+        return np.asarray(self._figures.numpy())
 
 
 class Trainer:
@@ -84,6 +108,8 @@ class Trainer:
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
         self._recent: list[np.ndarray] = []
+        self._lag = LAG if fabric.device.type == "cuda" else 0
+        self._waiting: deque[tuple[np.ndarray, _Sent]] = deque()
         self._metrics: list[str] = []
 
     def run(self, update: Update | None = None) -> dict[str, float]:
@@ -98,7 +124,7 @@ class Trainer:
         self._resume()
         figures = json.loads(self._metrics[-1]) if self._metrics else {}
         while self.step < self.steps:
-            self._recent.append(self.take_step())
+            self.take_step()
             if self.step % self.log_every == 0 or self.step == self.steps:
                 figures = self._log()
                 if update:
@@ -107,8 +133,8 @@ class Trainer:
                 self._save()
         return figures
 
-    def take_step(self) -> np.ndarray:
-        """One batch, one step; returns the batch's mean figures (5,) as in `FIGURES`."""
+    def take_step(self) -> None:
+        """One batch, one step."""
         drawn = self.sampler.draw(self.step)
         size = len(drawn.samples) // self.fabric.world_size
         own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
@@ -117,16 +143,16 @@ class Trainer:
             group["lr"] = self.learning_rate * self._schedule() * group["pace"]
         self.network.streams.anneal(self.step / self.steps)
         outcome, penalty = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
-        weights = torch.from_numpy(drawn.weights[own]).to(outcome.pick.device)
+        weights = upload(drawn.weights[own], outcome.pick.device)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + penalty)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self._average()
         self.step += 1
-        gathered = self._gather(torch.stack(list(outcome)).detach())
-        self.sampler.record(drawn.samples, gathered[:2].sum(0))
-        return np.asarray(gathered.mean(1))
+        self._waiting.append((drawn.samples, _Sent(self._gather(torch.stack(list(outcome)).detach().float()))))
+        while len(self._waiting) > self._lag:
+            self._record()
 
     def score(self, samples: np.ndarray, warp: Warp | None = None) -> tuple[Outcome, Tensor]:
         """What the network makes of samples, and what is added to the loss.
@@ -141,8 +167,8 @@ class Trainer:
         return judge(scored, batch, self.data.resolution), scored.penalty
 
     def tasks_of(self, samples: np.ndarray) -> Tensor:
-        """The samples' problems (N,) as the network counts them."""
-        return torch.from_numpy(self.tasks[self.data.steps.task[samples]]).to(self.data.color.device)
+        """The samples' problems (N,) as the network counts them, in the host's memory."""
+        return torch.from_numpy(self.tasks[self.data.steps.task[samples]])
 
     def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
         """Samples with the goals that the network is shown, moved."""
@@ -169,13 +195,22 @@ class Trainer:
         averages, latest = ([tensors[name] for name in self._moving] for tensors in (self.averaged, own))
         torch._foreach_lerp_(averages, latest, 1 - keep)
 
-    def _gather(self, figures: Tensor) -> np.ndarray:
+    def _gather(self, figures: Tensor) -> Tensor:
         """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""
         if self.fabric.world_size > 1:
             figures = torch.cat(list(self.fabric.all_gather(figures)), dim=1)
-        return np.asarray(figures.float().cpu().numpy())
+        return figures
+
+    def _record(self) -> None:
+        """Take up the figures of the step that has waited longest."""
+        samples, sent = self._waiting.popleft()
+        figures = sent.arrived()
+        self.sampler.record(samples, figures[:2].sum(0))
+        self._recent.append(figures.mean(1))
 
     def _log(self) -> dict[str, float]:
+        while self._waiting and (not self._recent or self.step == self.steps):
+            self._record()
         means = np.mean(self._recent, axis=0)
         self._recent = []
         figures = {"step": self.step, "learning_rate": self.learning_rate * self._schedule()}
@@ -196,6 +231,9 @@ class Trainer:
         for name, parameter in self.network.named_parameters():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer.{key}.{name}"] = value
+        if self._waiting:
+            state["waiting.samples"] = torch.from_numpy(np.stack([samples for samples, _ in self._waiting]))
+            state["waiting.figures"] = torch.from_numpy(np.stack([sent.arrived() for _, sent in self._waiting]))
         state["recent"] = torch.from_numpy(np.array(self._recent, np.float32).reshape(-1, len(FIGURES)))
         state |= {f"sampler.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
         write_tensors(self.folder / WEIGHTS, self.averaged, {"step": self.step})
@@ -225,6 +263,9 @@ class Trainer:
         self.sampler.restore({name: tensor.numpy() for name, tensor in _part(state, "sampler.").items()})
         self.step = int(about["step"])
         self._recent = list(state["recent"].numpy())
+        waiting = _part(state, "waiting.")
+        for samples, figures in zip(waiting.get("samples", ()), waiting.get("figures", ()), strict=True):
+            self._waiting.append((samples.numpy(), _Sent(figures)))
         lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
         self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
 

@@ -116,7 +116,7 @@ class StackedStreams(Streams):
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
     def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices in the host's memory, to maps."""
         pixels, patches = self.network(images)
         # Split at once: the gradients of slices would be pictures of zeros, added up.
         pick, place = pixels.unbind(1)
@@ -149,7 +149,7 @@ class SplitStreams(Streams):
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
     def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices in the host's memory, to maps."""
         scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
         query, key = (scene[1] * goal[1]).split(self.features, dim=1)
         return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
@@ -225,8 +225,9 @@ class Places(NamedTuple):
 
     def turns(self, at: Tensor) -> Tensor:
         """(N, R) logits of the turns at the pixels nearest to (N, 2), up to a constant of each sample."""
-        last = torch.tensor(self.pixels.shape[-2:], device=at.device) - 1
-        rows, columns = (torch.minimum(at.round().long().clamp(min=0), last) // self.cell).T
+        rows, columns = (
+            at[:, axis].round().long().clamp(0, self.pixels.shape[axis + 1] - 1) // self.cell for axis in range(2)
+        )
         return self.cells[torch.arange(len(at), device=at.device), :, rows, columns]
 
 
@@ -275,7 +276,7 @@ class Transporter(nn.Module):
             images: (N, C, H, W).
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
             places: (N, 2) of the places that turns are scored for.
-            tasks: (N,) indices of the problems, as `Streams.index` gives them.
+            tasks: (N,) indices of the problems, as `Streams.index` gives them, in the host's memory.
         """
         maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)

@@ -176,7 +176,7 @@ def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_fil
 
 
 def alone(patched: Patched, images: Tensor, tasks: Tensor) -> Tensor:
-    return by_problem(tasks, lambda task, own: (patched.run(task, images[own]),))[0]
+    return by_problem(tasks, images.device, lambda task, own: (patched.run(task, images[own]),))[0]
 
 
 def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:

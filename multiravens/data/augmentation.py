@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multiravens.data.demonstrations import Batch
+from multiravens.data.demonstrations import Batch, upload
 
 _TRIES = 24
 
@@ -66,11 +66,15 @@ class SE2:
 
 def moved(batch: Batch, warp: Warp) -> Batch:
     """The batch with every sample moved; bilinear, zeros come in from outside."""
-    shape = (batch.images.shape[-2], batch.images.shape[-1])
-    pick, place = (
-        torch.from_numpy(_move(points.cpu().numpy(), warp.turn, warp.shift, shape).astype(np.float32)).to(points.device)
-        for points in (batch.pick, batch.place)
-    )
+    middle = [(side - 1) / 2 for side in batch.images.shape[-2:]]
+    columns = np.c_[np.cos(warp.turn), np.sin(warp.turn), warp.shift + middle]
+    cos, sin, down, right = upload(columns, batch.images.device).unbind(1)
+
+    def at(points: Tensor) -> Tensor:
+        rows, columns = (points[:, axis].double() - middle[axis] for axis in range(2))
+        return torch.stack([cos * rows + sin * columns + down, cos * columns - sin * rows + right], dim=1).float()
+
+    pick, place = at(batch.pick), at(batch.place)
     return batch._replace(images=warp_images(batch.images, warp), pick=pick, place=place)
 
 
@@ -89,7 +93,7 @@ def warp_images(images: Tensor, warp: Warp) -> Tensor:
         ],
         axis=1,
     )
-    theta = torch.from_numpy(matrix.astype(np.float32)).to(images.device)
+    theta = upload(matrix.astype(np.float32), images.device)
     grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
 

@@ -25,6 +25,8 @@ FACTORS = {"full": 1, "half": 2}
 
 COLOR_MEAN, COLOR_SCALE = 0.35, 0.25
 """Of colours in [0, 1], over the pictures of the fifteen problems; with them a table's pixel is near 0."""
+RESIDENT = 0.5
+"""Share of a device's free memory that pictures may take; training needs the rest."""
 HEIGHT_SCALE = 0.02
 """Heights are given in units of this [m], that of a part."""
 
@@ -80,7 +82,8 @@ class Demonstrations:
     Args:
         episodes: the demonstrations of each problem.
         resolution: `full` or `half`.
-        device: where the pictures lie.
+        device: where batches are put together. The pictures lie there, too, or in pinned memory of the host if they
+            would take more than `RESIDENT` of what is free.
 
     Attributes:
         tasks: names of the problems.
@@ -111,9 +114,22 @@ class Demonstrations:
                 for start, (_, episode) in zip(starts, ordered, strict=False)
             ]
         )
-        self.color = torch.from_numpy(np.concatenate([episode.color for _, episode in ordered])).to(device)
-        height = np.concatenate([quantize_height(episode.height) for _, episode in ordered])
-        self.height = torch.from_numpy(height.astype(np.uint16)).to(device)
+        height = np.concatenate([quantize_height(episode.height) for _, episode in ordered]).astype(np.uint16)
+        color = np.concatenate([episode.color for _, episode in ordered])
+        self.device = torch.device(device)
+        self.color, self.height = _settled(color, height, self.device)
+        columns = (self.steps.pick, self.steps.place, self.steps.turn[:, None], self.steps.period[:, None])
+        self._labels = torch.from_numpy(np.concatenate(columns, axis=1)).to(self.device)
+
+    @property
+    def size(self) -> int:
+        """Of all pictures [bytes]."""
+        return self.color.nbytes + self.height.nbytes
+
+    @property
+    def resident(self) -> bool:
+        """Whether the pictures lie where batches are put together."""
+        return self.color.device.type == self.device.type
 
     def batch(self, samples: np.ndarray, goals: np.ndarray) -> Batch:
         """Put samples together.
@@ -122,14 +138,35 @@ class Demonstrations:
             samples: (N,) rows of the table.
             goals: (N, K) indices into the sub-goals of each sample's demonstration.
         """
-        table, device = self.steps, self.color.device
+        table = self.steps
         frames = np.c_[table.frame[samples], self.goal_frames[table.episode[samples][:, None], goals]]
-        at = torch.from_numpy(frames).to(device)
-        labels = (
-            torch.from_numpy(column[samples]).to(device)
-            for column in (table.pick, table.place, table.turn, table.period)
-        )
-        return Batch(normalise(self.color[at], self.height[at].to(torch.float32) * HEIGHT_QUANTUM), *labels)
+        color, height = self._frames(frames)
+        pick, place, turn, period = self._labels[upload(samples, self.device)].split([2, 2, 1, 1], dim=1)
+        return Batch(normalise(color, height.to(torch.float32) * HEIGHT_QUANTUM), pick, place, turn[:, 0], period[:, 0])
+
+    def _frames(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+        if self.resident:
+            at = upload(frames, self.device)
+            return self.color[at], self.height[at]
+        here = torch.from_numpy(frames)
+        return _send(self.color[here], self.device), _send(self.height[here], self.device)
+
+
+def upload(array: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor on a device; the host does not wait until it is there."""
+    return _send(torch.from_numpy(array), device)
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _settled(color: np.ndarray, height: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pictures on a device, or in pinned memory of the host if it has too little room."""
+    pictures = torch.from_numpy(color), torch.from_numpy(height)
+    if device.type == "cuda" and color.nbytes + height.nbytes > RESIDENT * torch.cuda.mem_get_info(device)[0]:
+        return pictures[0].pin_memory(), pictures[1].pin_memory()
+    return pictures[0].to(device), pictures[1].to(device)
 
 
 def normalise(color: Tensor, height: Tensor) -> Tensor:
