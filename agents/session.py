@@ -1,11 +1,13 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
@@ -98,18 +100,54 @@ def learn(
         if fabric.is_global_zero:
             remove_temporaries(folder)
             _describe(folder, described)
+        data = Demonstrations(episodes, config["resolution"], fabric.device)
+        if not data.resident and fabric.is_global_zero:
+            print(_kept_on_the_host(data), file=sys.stderr)
         trainer = make_trainer(
             fabric,
             fabric.to_device(network).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
-            *_drawn(config, Demonstrations(episodes, config["resolution"], fabric.device)),
+            *_drawn(config, data),
             _augmentation(config),
             folder,
             **{name: config[name] for name in _TRAINER},
         )
         with _board(folder, fabric) as board:
-            figures = trainer.run(_both(update, board))
+            figures = _run(trainer, config, _both(update, board))
             return figures | _counts(network, problems[-1]) if fabric.is_global_zero else {}
+
+
+def _run(trainer: Trainer, config: Mapping[str, Any], update: Update | None) -> dict[str, float]:
+    """Train, and if memory runs out find the batch that would have fitted."""
+    try:
+        return trainer.run(update)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+    # Only here is what the failed step held let go of, with the error and its frames.
+    torch.cuda.empty_cache()
+    size = config["batch"] // 2 if trainer.fabric.world_size == 1 else 0
+    while size and not _fits(trainer, size):
+        size //= 2
+    raise _too_large(config, f"batch={size} fits" if size else "lower batch")
+
+
+def _fits(trainer: Trainer, size: int) -> bool:
+    try:
+        outcome, penalty = trainer.score(np.zeros(size, np.int64))
+        trainer.fabric.backward((outcome.pick + outcome.place).mean() + penalty)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    told = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "can't allocate memory" in told or "not enough memory" in told
+    )
 
 
 def _counts(network: Transporter, problem: str) -> dict[str, float]:
@@ -122,12 +160,10 @@ def memory_told(config: Mapping[str, Any]) -> Iterator[None]:
     """Turns want of memory into a line that says which setting to lower."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _too_large(config) from error
-    except RuntimeError as error:
-        if "can't allocate memory" in str(error) or "not enough memory" in str(error):
-            raise _too_large(config) from error
-        raise
+    except (MemoryError, RuntimeError) as error:
+        if not _is_want_of_memory(error):
+            raise
+        raise _too_large(config, "lower batch") from error
 
 
 def _augmentation(config: Mapping[str, Any]) -> SE2 | None:
@@ -267,8 +303,16 @@ def _both(update: Update | None, board: SummaryWriter | None) -> Update | None:
     return told
 
 
-def _too_large(config: Mapping[str, Any]) -> UserError:
+def _kept_on_the_host(data: Demonstrations) -> str:
+    free = torch.cuda.mem_get_info(data.device)[0]
+    return (
+        f"the pictures take {data.size / 2**30:.1f} GiB and {data.device} has {free / 2**30:.1f} GiB free: they stay "
+        "in the host's memory, which is slower; fewer demos or resolution=half would fit"
+    )
+
+
+def _too_large(config: Mapping[str, Any], remedy: str) -> UserError:
     return UserError(
         f"out of memory with batch={config['batch']}, resolution={config['resolution']}, demos={config['demos']}: "
-        "lower batch, then demos, or use resolution=half"
+        f"{remedy}; fewer demos and resolution=half need less, too"
     )

@@ -29,8 +29,8 @@ Update = Callable[[int, Mapping[str, float]], None]
 FIGURES = ("loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
-LAG = 2
-"""Steps after which losses are recorded where a GPU computes, so that the host never waits for the latest."""
+LAGS = {"cuda": 2}
+"""Steps after which losses are recorded, by kind of device: the host then never waits for the latest."""
 
 
 class _Sent:
@@ -108,7 +108,7 @@ class Trainer:
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
         self._recent: list[np.ndarray] = []
-        self._lag = LAG if fabric.device.type == "cuda" else 0
+        self._lag = LAGS.get(fabric.device.type, 0)
         self._waiting: deque[tuple[np.ndarray, _Sent]] = deque()
         self._metrics: list[str] = []
 

@@ -16,7 +16,10 @@ from omegaconf import OmegaConf
 
 from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import build, load, load_agent
+from multiravens.agents.loss import judge
+from multiravens.agents.offline import shown
 from multiravens.agents.session import train
+from multiravens.agents.training import Trainer
 from multiravens.configuration import compose
 from multiravens.data.augmentation import SE2, moved
 from multiravens.data.demonstrations import Demonstrations
@@ -90,6 +93,58 @@ def test_a_killed_run_ends_with_the_same_bytes_as_an_undisturbed_one(
     subprocess.run([*command, f"run={tmp_path / 'killed'}"], check=True, capture_output=True)
     for name in (WEIGHTS, STATE, METRICS):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kill_at", [3, 5])
+def test_losses_that_come_late_are_not_lost_with_a_killed_run(
+    kill_at: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU, whose figures are waited for two steps later.
+    monkeypatch.setattr("multiravens.agents.training.LAGS", {"cpu": 2})
+    words = ["steps=8", "checkpoint_every=2", "step_sampling=prioritised", "task_sampling=adaptive"]
+    whole, killed = (configured(data, tmp_path / name, *words) for name in ("whole", "killed"))
+    train(whole)
+
+    def kill(step: int, figures: object) -> None:
+        if step == kill_at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        train(killed, kill)
+    train(killed)
+    for name in (WEIGHTS, STATE):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    monkeypatch.undo()
+    train(configured(data, tmp_path / "prompt", *words))
+    late, prompt = (read_tensors(tmp_path / name / STATE)[0] for name in ("whole", "prompt"))
+    assert late["sampler.drawn"].sum() == prompt["sampler.drawn"].sum() == 8 * 4
+    assert not late["sampler.losses"].isnan().all()  # the last ones were waited for
+
+
+def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32(data: Path) -> None:
+    torch.manual_seed(0)
+    network, conditioning = build(configured(data, Path("unused"), *MODULAR))
+    demonstrations = Demonstrations({"synthetic": [synthetic.episode(seed) for seed in range(4)]}, "half")
+    batch = shown(demonstrations, conditioning, np.arange(8))
+    for parameter in network.parameters():
+        if not parameter.any():  # blocks are the identity at first
+            torch.nn.init.normal_(parameter, std=0.1)
+    outcomes, gradients = [], []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            scored = network(batch.images, batch.pick, batch.place, torch.zeros(8, dtype=torch.int64))
+        outcome = judge(scored, batch, "half")
+        (outcome.pick + outcome.place).mean().backward()
+        outcomes.append(torch.stack([outcome.pick, outcome.place]).detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert scored.pick.dtype == torch.bfloat16  # or nothing was tested
+    torch.testing.assert_close(outcomes[1], outcomes[0], atol=0.05, rtol=0.02)
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.98
 
 
 def test_it_trains_and_acts_where_no_simulator_can_be_imported(data: Path, tmp_path: Path) -> None:
@@ -277,6 +332,21 @@ def test_out_of_memory_says_which_setting_to_lower(
     monkeypatch.setattr("multiravens.agents.session.Demonstrations", allocate)
     with pytest.raises(UserError, match="out of memory with batch=.*: lower batch"):
         train(configured(data, tmp_path / "run"))
+
+
+def test_out_of_memory_in_a_step_says_which_batch_fits(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = Trainer.score
+
+    def scarce(self: Trainer, samples: np.ndarray, warp: Any = None) -> Any:
+        if len(samples) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return score(self, samples, warp)
+
+    monkeypatch.setattr(Trainer, "score", scarce)
+    with pytest.raises(UserError, match="out of memory with batch=8, .*: batch=2 fits"):
+        train(configured(data, tmp_path / "run", "batch=8"))
 
 
 def test_the_same_seed_starts_the_same_network() -> None:
