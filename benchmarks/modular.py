@@ -9,10 +9,11 @@ bootstrap over demonstrations, paired where two runs are compared. Results: FOLD
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,17 @@ LEGEND = (
     "`-entropy`, `-consistency`: then adapted without labels; `-labelled`: with labels, for comparison.",
     "`reuse-L`: three blocks, L steps.",
 )
-SPED = ("singles-adaptive", "singles-modular", "singles-modular-hard")
+SEEDS = (0, 1, 2)
+"""Seeds whose rows are told; all rows are of the first."""
+SPED = (
+    "singles-adaptive",
+    "singles-plain-18",
+    "singles-modular",
+    "singles-modular-hard",
+    "reuse-3",
+    "reuse-6",
+    "reuse-9",
+)
 """Rows whose networks' time is taken."""
 PARTS: Mapping[str, Callable[[], dict[str, Row]]] = {
     part.__name__: part for part in (singles, transfers, domains, reuse)
@@ -150,7 +161,7 @@ class Bench:
 
     def run(self, row: str) -> Path:
         """Folder of a row's run."""
-        return self.runs / (f"{row}-{self.seed}" if self.seed else row)
+        return self.runs / (f"{row}-{self.seed}" if self.seed and row else row)
 
     def make(self, name: str, row: Row) -> None:
         """Bring one row to its end; what is there already is not made again."""
@@ -205,29 +216,20 @@ class Bench:
         right = (found.picked * found.placed * found.turned).int()
         return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]
 
-    def lines(self, name: str, row: Row) -> Iterator[tuple[str, ...]]:
-        """Of the table: a line a problem, and one of all where there are several."""
-        if not all((self.run(name) / f"accuracy-{problem}.json").exists() for problem in row.problems):
-            return
-        own, other = self._accuracies(name, row), self._accuracies(row.against, row)
-        played, beaten = (measured(self.run(each) / EVALUATION, row.problems) for each in (name, row.against))
-        seconds = self.run(name) / SECONDS
-        minutes = f"{json.loads(seconds.read_text()) / 60:.1f}" if seconds.exists() else ""
-        for problem, accuracies in own.items():
-            returns = [episode["returned"] for episode in played.get(problem, ())]
-            both = problem in played and problem in beaten
-            yield (
-                name,
-                problem,
-                spelled(float(np.mean(accuracies)), bootstrap_mean(accuracies)),
-                _ahead(paired_bootstrap(accuracies, other[problem]), row.against) if problem in other else "",
-                spelled(float(np.mean(returns)), bootstrap_mean(returns)) if returns else "",
-                _ahead(compare({"episodes": played[problem]}, {"episodes": beaten[problem]}), row.against)
-                if both
-                else "",
-                "0" if set(UNTRAINED) <= set(row.options) else self._counted(name),
-                minutes,
-            )
+    def measured(self, name: str, row: Row) -> "Measured | None":
+        """What is known of a row; nothing if its accuracies are not."""
+        accuracies = self._accuracies(name, row)
+        if not all(problem in accuracies for problem in row.problems):
+            return None
+        path = self.run(name) / SECONDS
+        return Measured(
+            accuracies,
+            self._accuracies(row.against, row),
+            measured(self.run(name) / EVALUATION, row.problems),
+            measured(self.run(row.against) / EVALUATION, row.problems),
+            "0" if set(UNTRAINED) <= set(row.options) else self._counted(name),
+            f"{json.loads(path.read_text()) / 60:.1f}" if path.exists() else "",
+        )
 
     def _accuracies(self, name: str, row: Row) -> dict[str, list[float]]:
         paths = {problem: self.run(name) / f"accuracy-{problem}.json" for problem in row.problems}
@@ -244,27 +246,82 @@ class Bench:
         return str(sum(tensor.numel() for tensor in read_tensors(self.run(name) / WEIGHTS)[0].values()))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A row's figures by problem, and those of the row it is compared with.
+
+    Attributes:
+        right: share of right actions in each held-out demonstration.
+        other: the other row's.
+        played: episodes.
+        beaten: the other row's.
+        trained: parameters.
+        minutes: of training.
+    """
+
+    right: dict[str, list[float]]
+    other: dict[str, list[float]]
+    played: dict[str, list[dict[str, Any]]]
+    beaten: dict[str, list[dict[str, Any]]]
+    trained: str
+    minutes: str
+
+    def lines(self, label: str, against: str) -> Iterator[tuple[str, ...]]:
+        """Of the table: a line a problem, and one of all where there are several."""
+        for problem, right in self.right.items():
+            returns = [episode["returned"] for episode in self.played.get(problem, ())]
+            both = problem in self.played and problem in self.beaten
+            yield (
+                label,
+                problem,
+                spelled(float(np.mean(right)), bootstrap_mean(right)),
+                _ahead(paired_bootstrap(right, self.other[problem]), against) if problem in self.other else "",
+                spelled(float(np.mean(returns)), bootstrap_mean(returns)) if returns else "",
+                _ahead(compare({"episodes": self.played[problem]}, {"episodes": self.beaten[problem]}), against)
+                if both
+                else "",
+                self.trained,
+                self.minutes,
+            )
+
+
+def together(found: Sequence[Measured]) -> Measured:
+    """The same row of several seeds as one, paired demonstration by demonstration; returns are left out."""
+    right, other = (
+        {problem: [value for each in dicts for value in each[problem]] for problem in dicts[0]}
+        for dicts in ([each.right for each in found], [each.other for each in found])
+    )
+    return Measured(right, other, {}, {}, found[0].trained, "")
+
+
 def _ahead(found: Comparison, against: str) -> str:
     word = "no worse" if found.interval[0] > -MARGIN else "not shown to be no worse"
     return f"{found.mean:+.3f} [{found.interval[0]:+.3f}, {found.interval[1]:+.3f}] than {against}: {word}"
 
 
-def tell(bench: Bench, rows: Mapping[str, Row]) -> None:
-    """Print and write the table of what has been measured."""
-    lines = [line for name, row in rows.items() for line in bench.lines(name, row)]
+def tell(benches: Sequence[Bench], rows: Mapping[str, Row]) -> None:
+    """Print and write the table of what has been measured, of every seed and of all together."""
+    lines: list[tuple[str, ...]] = []
+    for name, row in rows.items():
+        found = {bench.seed: each for bench in benches if (each := bench.measured(name, row)) is not None}
+        for seed, each in found.items():
+            lines += each.lines(f"{name}, seed {seed}" if seed else name, row.against)
+        if len(found) > 1:
+            seeds = ", ".join(map(str, found))
+            lines += together(list(found.values())).lines(f"{name}, seeds {seeds}", row.against)
     about = (
         f"By `python benchmarks/modular.py`, at half resolution on two CPU cores. Accuracy: share of the states of "
         f"{HELD_OUT} held-out demonstrations of each problem in which pick, place (given the expert's pick) and turn "
         "are right; return: of held-out episodes. Intervals are 95 %, by bootstrap over demonstrations and episodes; "
         f"differences are paired, and `no worse` means that their interval lies above {-MARGIN}. Trained: parameters. "
-        "Rows:"
+        "Minutes are of a machine that did other work, too; `--speeds` takes the networks' times in turn. Rows:"
     )
     told = [about, "", *(f"- {line}" for line in LEGEND)]
     write_table(RESULTS, "What the modular backbone gives", told, HEADS, lines)
 
 
 def speeds(bench: Bench, rounds: int = 20) -> None:
-    """Print how long the networks of three rows take for one sample, in turn, and with all blocks' outputs mixed."""
+    """Print how long the networks of some rows take for one sample, in turn, and with all blocks' outputs mixed."""
     networks = {name: load_agent(bench.run(name)).network for name in SPED}
     reference = load_agent(bench.run("singles-modular")).network
     reference.streams.body.module.mix = "outputs"  # type: ignore[union-attr, assignment]
@@ -303,7 +360,8 @@ def main() -> None:
             bench.make(name, row)
     if options.speeds:
         speeds(bench)
-    tell(bench, {name: row for part in PARTS.values() for name, row in part().items()})
+    benches = [Bench(options.folder.resolve(), seed, options.workers) for seed in SEEDS]
+    tell(benches, {name: row for part in PARTS.values() for name, row in part().items()})
 
 
 if __name__ == "__main__":
