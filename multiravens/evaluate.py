@@ -118,16 +118,13 @@ def _measured(
     actors = {actor.name: actor}
     if config.beside:
         actors |= {name: instantiate(node) for name, node in config.beside_agents.items() if name != actor.name}
-    rows = {}
-    for name, each in actors.items():
+    for each in actors.values():
         each.resolution = actor.resolution
-        with show_progress(f"{problem}, {name}", config.episodes, "episodes") as update:
-            view = instantiate(config.view)
-            told = partial(_tell, update)
-            measured = measure(each, view, environment, config.episodes, seeds, config.workers, told)
-        rows[name] = described(measured)
-    own = rows.pop(actor.name)
-    return {**own, "beside": rows}
+    with show_progress(f"{problem}, {', '.join(actors)}", config.episodes, "episodes") as update:
+        view, told = instantiate(config.view), partial(_tell, update)
+        found = measure(list(actors.values()), view, environment, config.episodes, seeds, config.workers, told)
+    own, *beside = map(described, found)
+    return {**own, "beside": dict(zip(list(actors)[1:], beside, strict=True))}
 
 
 def _tell(update: Update, done: int, skipped: int) -> None:

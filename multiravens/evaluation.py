@@ -63,18 +63,18 @@ class Measured(NamedTuple):
 
 
 def measure(
-    actor: Actor,
+    actors: Sequence[Actor],
     view: Callable[..., Any],
     environment: Mapping[str, Any],
     episodes: int,
     seeds: range,
     workers: int = 1,
     update: Update | None = None,
-) -> Measured:
-    """Let an agent act in the first episodes that the expert fully solves.
+) -> list[Measured]:
+    """Let agents act in the first episodes that the expert fully solves; it shows each of them once for all.
 
     Args:
-        actor: the agent.
+        actors: the agents, of one resolution.
         view: makes what it is shown, with the fields of `multiravens.agents.agent.View`.
         environment: resolved configuration: `problem`, `camera` and `motion`.
         episodes: how many.
@@ -82,30 +82,36 @@ def measure(
         workers: processes with environments.
         update: told of progress.
 
+    Returns:
+        Of each agent, in order.
+
     Raises:
         UserError: the seeds run out first.
     """
     shown = partial(view, problem=environment["problem"]["name"])
-    records: list[Record] = []
+    records: list[list[Record]] = [[] for _ in actors]
     skipped: dict[int, str] = {}
     tried = 0
     count = min(BATCH, episodes)
-    with Lanes({**environment, "resolution": actor.resolution}, count, workers) as lanes:
-        while len(records) < episodes:
-            group = dict(enumerate(seeds[tried : tried + min(count, episodes - len(records))]))
+    with Lanes({**environment, "resolution": actors[0].resolution}, count, workers) as lanes:
+        while (done := len(records[0])) < episodes:
+            group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
             if not group:
                 raise UserError(
-                    f"the oracle solves only {len(records)} of the {len(seeds)} seeds from {seeds.start} on: ask for "
+                    f"the oracle solves only {done} of the {len(seeds)} seeds from {seeds.start} on: ask for "
                     "fewer episodes"
                 )
             tried += len(group)
             opened = lanes.ask("open", group)
             skipped |= {group[lane]: start for lane, start in opened.items() if isinstance(start, str)}
             starts = {lane: start for lane, start in opened.items() if not isinstance(start, str)}
-            records += _play(actor, shown, lanes, group, starts)
+            for index, actor in enumerate(actors):
+                if index:
+                    lanes.ask("reset", {lane: group[lane] for lane in starts})
+                records[index] += _play(actor, shown, lanes, group, starts)
             if update:
-                update(len(records), len(skipped))
-    return Measured(records, skipped)
+                update(len(records[0]), len(skipped))
+    return [Measured(each, skipped) for each in records]
 
 
 def _play(

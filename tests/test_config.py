@@ -47,7 +47,7 @@ EVERY_CHOICE = [
     ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
-TABLES = ["singles", "ten"]
+TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
@@ -93,7 +93,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 61
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

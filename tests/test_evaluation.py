@@ -14,7 +14,7 @@ from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_act
 from multiravens.configuration import compose
 from multiravens.errors import UserError
 from multiravens.evaluate import main
-from multiravens.evaluation import compare, described, measure
+from multiravens.evaluation import Measured, compare, described, measure
 from multiravens.lanes import Lane
 from multiravens.restored import environment_of, refuse_foreign
 
@@ -53,15 +53,26 @@ class Replaying(Agent):
         return to_action(points[0], points[1], 0.0)
 
 
+def alone(actor: Any, *rest: Any) -> Measured:
+    (measured,) = measure([actor], *rest)
+    return measured
+
+
+def test_agents_measured_together_do_as_each_does_alone() -> None:
+    rest = (View, ENVIRONMENT, 3, SEEDS)
+    actors = [Replaying("reward"), Random(), Oracle()]
+    assert measure(actors, *rest, workers=2) == [alone(actor, *rest) for actor in actors]
+
+
 def test_the_oracle_is_the_ceiling_and_random_actions_the_floor() -> None:
     for actor, expected in ((Oracle(), 1.0), (Random(), 0.0)):
-        records = measure(actor, View, ENVIRONMENT, 3, SEEDS).records
+        records = alone(actor, View, ENVIRONMENT, 3, SEEDS).records
         assert [record.seed for record in records] == [100_000, 100_001, 100_002]
         assert [record.returned for record in records] == [expected] * 3
 
 
 def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
-    results = [measure(Replaying("reward"), View, ENVIRONMENT, 4, SEEDS, workers) for workers in (1, 2)]
+    results = [alone(Replaying("reward"), View, ENVIRONMENT, 4, SEEDS, workers) for workers in (1, 2)]
     assert results[0] == results[1]
     assert any(record.returned > 0 for record in results[0].records)
 
@@ -69,17 +80,17 @@ def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
 def test_only_an_agent_that_follows_the_reward_is_shown_the_pointer() -> None:
     for pointer in ("visual", "none"):
         agent = Replaying(pointer)
-        measure(agent, View, ENVIRONMENT, 1, SEEDS)
+        alone(agent, View, ENVIRONMENT, 1, SEEDS)
         assert set(agent.shown) == {None}
     agent = Replaying("reward")
-    measure(agent, View, ENVIRONMENT, 1, SEEDS)
+    alone(agent, View, ENVIRONMENT, 1, SEEDS)
     assert None not in agent.shown
 
 
 def test_seeds_that_the_expert_does_not_solve_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Lane.open
     monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell" if seed == 100_001 else opened(lane, seed))
-    measured = measure(Random(), View, ENVIRONMENT, 3, SEEDS)
+    measured = alone(Random(), View, ENVIRONMENT, 3, SEEDS)
     assert [record.seed for record in measured.records] == [100_000, 100_002, 100_003]
     assert measured.skipped == {100_001: "it fell"}
 
@@ -87,7 +98,7 @@ def test_seeds_that_the_expert_does_not_solve_are_skipped_and_counted(monkeypatc
 def test_seeds_that_run_out_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell")
     with pytest.raises(UserError, match="the oracle solves only 0 of the 5 seeds from 100000 on"):
-        measure(Random(), View, ENVIRONMENT, 3, range(100_000, 100_005))
+        alone(Random(), View, ENVIRONMENT, 3, range(100_000, 100_005))
 
 
 def test_overrides_come_on_top_of_the_environment_of_the_demonstrations() -> None:
@@ -148,9 +159,9 @@ def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
     assert main([*words, "problems=[stacking]"]) == 0
     measured: list[str] = []
 
-    def counted(actor: Any, view: Any, environment: dict[str, Any], *rest: Any) -> Any:
+    def counted(actors: Any, view: Any, environment: dict[str, Any], *rest: Any) -> Any:
         measured.append(environment["problem"]["name"])
-        return measure(actor, view, environment, *rest)
+        return measure(actors, view, environment, *rest)
 
     monkeypatch.setattr("multiravens.evaluation.measure", counted)
     assert main([*words, "problems=[stacking,placing]"]) == 0
@@ -172,7 +183,7 @@ def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
             return super().act(views)
 
     with pytest.raises(UserError, match="a worker was killed"):
-        measure(Killing(), View, ENVIRONMENT, 4, SEEDS, workers=2)
+        alone(Killing(), View, ENVIRONMENT, 4, SEEDS, 2)
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -215,5 +226,5 @@ def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> N
 
 
 def test_described_has_a_summary() -> None:
-    figures = described(measure(Oracle(), View, ENVIRONMENT, 2, SEEDS))["summary"]
+    figures = described(alone(Oracle(), View, ENVIRONMENT, 2, SEEDS))["summary"]
     assert figures["ended"] == {"success": 2} and figures["credit_by_module"] == {"stacking": 1.0}

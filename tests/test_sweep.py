@@ -55,9 +55,9 @@ def test_a_table_is_the_products_of_its_parts_in_order(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["singles", "ten"])
+@pytest.mark.parametrize("name", ["singles", "ten", "ten_half"])
 def test_our_own_tables_can_be_met(name: str) -> None:
-    assert len(plan(compose("sweep", [f"table={name}"]))) > 10
+    assert len(plan(compose("sweep", [f"table={name}"]))) >= 8
 
 
 @pytest.mark.parametrize(
