@@ -1,5 +1,6 @@
 """Tensors in files: safetensors, nothing that is executed."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +37,10 @@ def write_tensors(
     Raises:
         UserError: a tensor is larger than a shard, or the disk refuses.
     """
-    header = json.dumps({"format": _FORMAT, "version": VERSION, **about}, sort_keys=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     sizes = [tensor.nbytes + len(name) + _HEADER_BYTES for name, tensor in plain.items()]
+    cut_up = {} if shard_size is None else {"sha256": _digest(plain)}
+    header = json.dumps({"format": _FORMAT, "version": VERSION, **about, **cut_up}, sort_keys=True)
     fixed = len(header) + _HEADER_BYTES
     if shard_size is not None and fixed + max(sizes) > shard_size:
         raise UserError(f"shard_size={shard_size}: one tensor takes {fixed + max(sizes)} bytes: give as many or more")
@@ -46,6 +48,15 @@ def write_tensors(
     cut = fill_shards(sizes, None if shard_size is None else shard_size - fixed)
     contents = (save({names[index]: plain[names[index]] for index in each}, {"multiravens": header}) for each in cut)
     return write_shards(path, contents, len(cut))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Of all tensors, which tells shards of one checkpoint from those of another."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from multiravens.agents.checkpoint import read_tensors, write_tensors
 from multiravens.agents.load import load_agent
+from multiravens.configuration import flatten
 from multiravens.data.files import locked, write_whole
 from multiravens.data.shards import parse_size
 from multiravens.errors import UserError, unknown
 from multiravens.runs import (
     CONFIG,
     EVALUATION,
-    STATE,
     WEIGHTS,
     hash_weights,
     read_config,
@@ -49,20 +49,28 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     size = parse_size(config["shard_size"], "shard_size") if config["shard_size"] is not None else None
     source = Path(str(config["run"])).expanduser()
     out = Path(str(config["out"] or f"{str(source).rstrip('/')}-{config['dtype']}")).expanduser()
-    if (out / STATE).exists() or (out.exists() and out.samefile(source)):
-        raise UserError(f"out={out} is the folder of a run: give another one")
+    _check_free(out)
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
     tensors, about = read_tensors(source / WEIGHTS)
+    kept = {name: value for name, value in trained.items() if name not in _OF_THE_MACHINE}
+    if "transfer" in trained:
+        kept["transfer"] = {name: value for name, value in trained["transfer"].items() if name != "run"}
+    rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):
-        rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
         paths = write_tensors(out / WEIGHTS, rounded, about, size)
-        kept = {name: value for name, value in trained.items() if name not in _OF_THE_MACHINE}
-        if "transfer" in trained:
-            kept["transfer"] = {name: value for name, value in trained["transfer"].items() if name != "run"}
         write_config(out, kept)
-        write_whole(out / CARD, "\n".join(_card(out, kept, tensors, str(config["dtype"]), about)).encode())
+        write_whole(out / CARD, "\n".join(_card(out, kept, rounded, about)).encode())
     return [*paths, out / CONFIG, out / CARD]
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder that holds anything but an exported agent."""
+    known = read_config(out) if (out / CONFIG).exists() else None
+    if known is not None and "run" in known:
+        raise UserError(f"out={out} is the folder of a run: give another one")
+    if known is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"out={out} holds something else: give the name of a new folder")
 
 
 def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -70,11 +78,14 @@ def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _card(
-    out: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: str, about: Mapping[str, Any]
+    out: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], about: Mapping[str, Any]
 ) -> Iterator[str]:
     """A model card, as Mitchell et al. 1810.03993 ask for: use, data, training, results, limits."""
     name, problems = out.resolve().name, config["problems"]
     counted = sum(tensor.numel() for tensor in tensors.values())
+    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    environments = config.get("environment", {})
+    ours = all("camera" in environment for environment in environments.values())
     # As a user would give it, unless that says where on this machine it is.
     run = name if out.is_absolute() else out
     yield f"# {name}"
@@ -87,13 +98,13 @@ def _card(
     yield f"python -m multiravens.evaluate run={run} episodes=100 workers=2"
     yield from ("```", "", "## Data", "")
     yield (
-        f"{config['demos']} demonstrations of each problem by the scripted expert, the first of the split "
-        f"`{config['split']}`, at `resolution={config['resolution']}`, in these environments:"
+        f"{config['demos']} demonstrations of each problem{' by the scripted expert' * ours}, the first of the split "
+        f"`{config['split']}`, at `resolution={config['resolution']}`."
     )
-    yield ""
-    yield from ("| problem | modules | camera | motion |", "|---|---|---|---|")
-    for problem, environment in config["environment"].items():
-        yield f"| {' | '.join(_environment(problem, environment))} |"
+    if ours:
+        yield from ("", "| problem | modules | camera | motion |", "|---|---|---|---|")
+        for problem, environment in environments.items():
+            yield f"| {' | '.join(_environment(problem, environment))} |"
     yield from ("", "## Training", "")
     sampling = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
     yield (
@@ -105,8 +116,8 @@ def _card(
     yield from _results(out, problems)
     yield from ("", "## Limits", "")
     yield (
-        "Trained and measured in simulation, on pictures of the cameras above: a real table, other parts, other light "
-        "or another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
+        f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
+        "another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
         f"knows only the problems above. Its goal pointer follows `{config['pointer']}` unless it is told otherwise."
     )
     yield ""
@@ -120,8 +131,9 @@ def _network(backbone: Mapping[str, Any]) -> str:
 
 
 def _environment(problem: str, environment: Mapping[str, Any]) -> list[str]:
-    modules = environment.get("problem", {}).get("modules", {})
-    kinds = (str(environment.get(part, {}).get("_target_", "")).rpartition(".")[2] for part in ("camera", "motion"))
+    values = dict(flatten(environment))
+    modules = dict.fromkeys(key.split(".")[2] for key in values if key.startswith("problem.modules."))
+    kinds = (str(values.get(f"{part}._target_", "")).rpartition(".")[2] for part in ("camera", "motion"))
     return [problem, ", ".join(modules), *kinds]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from multiravens.agents.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run
 from multiravens.agents.patched import Patched, PerProblem, by_problem
-from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
+from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams, Tasks
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
@@ -119,8 +119,8 @@ class ModularStreams(Streams, PerProblem):
         """Give each problem scales and biases of its own in a module's convolutions."""
         return Patched(module, (nn.Conv2d,), len(self.problems))
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices in the host's memory, to maps."""
+    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices, to maps."""
 
         def compute(task: int, own: Any) -> Maps:
             maps: Maps = self.body.run(task, images[own], self.programs[task], self.temperature)

@@ -10,10 +10,10 @@ from torch import Tensor
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import judge
 from multiravens.agents.policy import BATCH
-from multiravens.agents.transporter import Transporter
+from multiravens.agents.transporter import Tasks, Transporter
 from multiravens.data.demonstrations import Batch, Demonstrations
 
-Measure = Callable[[Batch, Tensor], Tensor]
+Measure = Callable[[Batch, Tasks], Tensor]
 """Takes a batch and its problems (N,) as indices, and gives a tensor (.., N)."""
 
 
@@ -47,9 +47,9 @@ def in_batches(
         (.., N).
     """
     problems = data.tasks if program is None else [program] * len(data.tasks)
-    tasks = torch.tensor([network.streams.index(problem) for problem in problems])
+    tasks = np.array([network.streams.index(problem) for problem in problems])
     parts = [
-        measure(shown(data, conditioning, own), tasks[torch.from_numpy(data.steps.task[own])])
+        measure(shown(data, conditioning, own), tasks[data.steps.task[own]])
         for own in np.array_split(samples, -(-len(samples) // BATCH))
     ]
     return torch.cat(parts, dim=-1)
@@ -58,7 +58,7 @@ def in_batches(
 def judging(network: Transporter, resolution: str) -> Measure:
     """Measures losses and accuracies, in the order of `Outcome`."""
 
-    def measure(batch: Batch, tasks: Tensor) -> Tensor:
+    def measure(batch: Batch, tasks: Tasks) -> Tensor:
         return torch.stack(judge(network(batch.images, batch.pick, batch.place, tasks), batch, resolution))
 
     return measure

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -56,11 +57,11 @@ class Patched(PerProblem):
         """The scales and biases of a problem."""
         return self.own[problem]
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Any) -> Tensor:
         """Each sample through the layers as its problem has them.
 
         Args:
-            inputs: of the module; the last are the problems (N,) as indices, in the host's memory.
+            inputs: of the module; the last are the problems (N,) as indices, no tensor on a device.
         """
         *rest, tasks = inputs
 
@@ -83,18 +84,19 @@ class Patched(PerProblem):
         return functional_call(self.module, changed, inputs)
 
 
-def by_problem(tasks: Tensor, device: torch.device, compute: Callable[[int, Any], Sequence[Any]]) -> list[Tensor]:
+def by_problem(tasks: ArrayLike, device: torch.device, compute: Callable[[int, Any], Sequence[Any]]) -> list[Tensor]:
     """Compute for the samples of each problem alone, and put what comes out in the samples' order.
 
     Args:
-        tasks: (N,) indices of the problems, in the host's memory: it decides what is computed.
+        tasks: (N,) indices of the problems, no tensor on a device: they decide what is computed.
         device: where that is.
         compute: given a problem and its samples, as an index, returns tensors with a row for each.
     """
+    tasks = np.asarray(tasks)
     present = sorted(set(tasks.tolist()))
     if len(present) == 1:
         return list(compute(present[0], slice(None)))
-    rows = [(tasks == task).nonzero()[:, 0].numpy() for task in present]
+    rows = [(tasks == task).nonzero()[0] for task in present]
     back = upload(np.concatenate(rows).argsort(), device)
     made = [compute(task, upload(own, device)) for task, own in zip(present, rows, strict=True)]
     return [torch.cat(parts)[back] for parts in zip(*made, strict=True)]

@@ -101,7 +101,7 @@ class TransporterAgent(Agent):
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
         known = [self.network.streams.index(view.problem) for view in views]
-        tasks = torch.tensor(known + known[:1] * (batch - len(views)))
+        tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(maps.pick)
         at = torch.from_numpy(picks).to(self.device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import rotated_crops
-from multiravens.agents.transporter import CHANNELS, Maps, Streams
+from multiravens.agents.transporter import CHANNELS, Maps, Streams, Tasks
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride on the way down
 _UP = (256, 128, 64)
@@ -103,7 +103,7 @@ class OriginalStreams(Streams):
         self.query = backbone(channels, features)
         self.key = backbone(channels, features)
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
         """(N, 4 (1 + goals), H, W) to maps, of which the query is left out; all problems alike."""
         return Maps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
 

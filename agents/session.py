@@ -26,7 +26,7 @@ from multiravens.data.files import locked, remove_temporaries
 from multiravens.data.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import STATE, read_config, write_config
+from multiravens.runs import CONFIG, STATE, read_config, write_config
 
 _WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
@@ -101,6 +101,7 @@ def learn(
             remove_temporaries(folder)
             _describe(folder, described)
         data = Demonstrations(episodes, config["resolution"], fabric.device)
+        del episodes  # as large again
         if not data.resident and fabric.is_global_zero:
             print(_kept_on_the_host(data), file=sys.stderr)
         trainer = make_trainer(
@@ -146,7 +147,7 @@ def _fits(trainer: Trainer, size: int) -> bool:
 def _is_want_of_memory(error: BaseException) -> bool:
     told = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "can't allocate memory" in told or "not enough memory" in told
+        "can't allocate memory" in told or "not enough memory" in told or "out of memory" in told
     )
 
 
@@ -245,6 +246,9 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
     count, machines = _processes(config)
+    there = torch.cuda.device_count() if kind == "cuda" else count
+    if count > (1 if index else there):
+        raise UserError(f"device={name} for {count} processes: each needs a device of its own, and {there} are there")
     # Programs of problems that a process's batch lacks have no gradient there.
     several = "ddp_find_unused_parameters_true" if config["backbone"]["streams"] else "ddp"
     return Fabric(
@@ -271,6 +275,8 @@ def _processes(config: Mapping[str, Any]) -> tuple[int, int]:
 
 def _describe(folder: Path, described: dict[str, Any]) -> None:
     """Write the configuration, or check that the one there is the same."""
+    if (folder / CONFIG).exists() and "run" not in read_config(folder):
+        raise UserError(f"{folder} holds an agent that was exported: give another run=FOLDER")
     if not (folder / STATE).exists():
         write_config(folder, described)  # nothing was trained with another one
         return

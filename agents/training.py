@@ -16,11 +16,12 @@ from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import Outcome, judge
 from multiravens.agents.offline import shown
-from multiravens.agents.transporter import Transporter
+from multiravens.agents.transporter import Tasks, Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
 from multiravens.data.demonstrations import Batch, Demonstrations, upload
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
+from multiravens.errors import UserError
 from multiravens.runs import METRICS, STATE, WEIGHTS
 
 Update = Callable[[int, Mapping[str, float]], None]
@@ -122,6 +123,10 @@ class Trainer:
             UserError: a checkpoint does not fit, or the disk refuses.
         """
         self._resume()
+        gathered = self.fabric.all_gather(torch.tensor(self.step, device=self.fabric.device))
+        steps = torch.as_tensor(gathered).unique().tolist()
+        if len(steps) > 1:
+            raise UserError(f"the processes see {self.folder} at steps {steps}: give a folder that they share")
         figures = json.loads(self._metrics[-1]) if self._metrics else {}
         while self.step < self.steps:
             self.take_step()
@@ -166,9 +171,9 @@ class Trainer:
         scored = self.model(images, batch.pick, batch.place, self.tasks_of(samples))
         return judge(scored, batch, self.data.resolution), scored.penalty
 
-    def tasks_of(self, samples: np.ndarray) -> Tensor:
-        """The samples' problems (N,) as the network counts them, in the host's memory."""
-        return torch.from_numpy(self.tasks[self.data.steps.task[samples]])
+    def tasks_of(self, samples: np.ndarray) -> Tasks:
+        """The samples' problems (N,) as the network counts them."""
+        return np.asarray(self.tasks[self.data.steps.task[samples]])
 
     def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
         """Samples with the goals that the network is shown, moved."""

@@ -16,7 +16,7 @@ from multiravens.agents.modular import ModularStreams
 from multiravens.agents.offline import Measure, in_batches, judging
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
-from multiravens.agents.transporter import Transporter
+from multiravens.agents.transporter import Tasks, Transporter
 from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
 from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked
@@ -203,7 +203,7 @@ def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Tran
 def _unsureness(network: Transporter) -> Measure:
     """How little sure the network is of what it would do."""
 
-    def measure(batch: Batch, tasks: Tensor) -> Tensor:
+    def measure(batch: Batch, tasks: Tasks) -> Tensor:
         chosen, _ = choose(network, batch, tasks)
         return torch.stack(entropies(network(chosen.images, chosen.pick, chosen.place, tasks)))
 

@@ -12,13 +12,17 @@ the pick and the place alone tell the turn there at full resolution.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import correlate, rotated_crops
 from multiravens.agents.patched import PerProblem
 
+Tasks = NDArray[np.int64]
+"""Problems (N,) as indices. An array: they decide what is computed, so no device should have to be asked for them."""
 CHANNELS = 4
 """Of one image: red, green, blue and height."""
 
@@ -115,8 +119,8 @@ class StackedStreams(Streams):
         self.features = features
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices in the host's memory, to maps."""
+    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
         pixels, patches = self.network(images)
         # Split at once: the gradients of slices would be pictures of zeros, added up.
         pick, place = pixels.unbind(1)
@@ -148,8 +152,8 @@ class SplitStreams(Streams):
         self.scene = backbone(CHANNELS, 1, 2 * features)
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices in the host's memory, to maps."""
+    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
         scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
         query, key = (scene[1] * goal[1]).split(self.features, dim=1)
         return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
@@ -171,7 +175,7 @@ class Turns(nn.Module):
         self.crop, self.rotations = crop, rotations
         self.held, self.there = (_layers(channels, width, features) for _ in range(2))
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Tensor:
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Tensor:
         """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems (N,) are treated alike."""
         held, there = (
             network(rotated_crops(images, at.to(images.dtype), self.crop, 1)[:, :, 0])
@@ -183,7 +187,7 @@ class Turns(nn.Module):
 def match_turns(held: Tensor, there: Tensor, rotations: int) -> Tensor:
     """Logits (N, R) of turning features (N, D, K, K) onto others (N, D, K, K), both about index K // 2."""
     size = held.shape[-1]
-    turned = rotated_crops(held, torch.full((len(held), 2), size // 2).to(held), size, rotations)
+    turned = rotated_crops(held, held.new_full((len(held), 2), size // 2), size, rotations)
     return (turned * there[:, :, None]).sum((1, 3, 4)) * _scale(turned)
 
 
@@ -269,14 +273,14 @@ class Transporter(nn.Module):
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
         self.near = streams.patched(Turns(channels, crop, rotations)) if streams.coarse else None
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tensor) -> Scored:
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Scored:
         """Score every pick, every place of what is picked, and every turn there.
 
         Args:
             images: (N, C, H, W).
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
             places: (N, 2) of the places that turns are scored for.
-            tasks: (N,) indices of the problems, as `Streams.index` gives them, in the host's memory.
+            tasks: (N,) indices of the problems, as `Streams.index` gives them.
         """
         maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
@@ -291,7 +295,7 @@ class Transporter(nn.Module):
         cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
-    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places, tasks: Tensor) -> Tensor:
+    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places, tasks: Tasks) -> Tensor:
         """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2), for problems (N,) as indices."""
         logits = scored.turns(places)
         return logits if self.near is None else logits + self.near(images, picks, places, tasks)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from multiravens.agents.loss import Outcome, best_pixels, judge
 from multiravens.agents.training import Trainer
-from multiravens.agents.transporter import Scored, Transporter
+from multiravens.agents.transporter import Scored, Tasks, Transporter
 from multiravens.data.augmentation import SE2, Warp, moved
 from multiravens.data.demonstrations import Batch
 
@@ -58,7 +58,7 @@ class UnlabelledTrainer(Trainer):
 
 
 @torch.no_grad()
-def choose(network: Transporter, batch: Batch, tasks: Tensor) -> tuple[Batch, Tensor]:
+def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Tensor]:
     """The batch with the network's own choices as its labels, and how sure of them it is (N,), 1 on average.
 
     Args:

@@ -286,9 +286,13 @@ class Measured:
 
 
 def together(found: Sequence[Measured]) -> Measured:
-    """The same row of several seeds as one, paired demonstration by demonstration; returns are left out."""
+    """The same row of several seeds as one: each demonstration's mean over the seeds; returns are left out."""
     right, other = (
-        {problem: [value for each in dicts for value in each[problem]] for problem in dicts[0]}
+        {
+            problem: list(map(float, np.mean([each[problem] for each in dicts], axis=0)))
+            for problem in dicts[0]
+            if all(problem in each for each in dicts)
+        }
         for dicts in ([each.right for each in found], [each.other for each in found])
     )
     return Measured(right, other, {}, {}, found[0].trained, "")

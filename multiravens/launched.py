@@ -3,14 +3,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from multiravens.sweep import die_with_parent, read_plan
+from multiravens.sweep import die_with_parent, run_planned
 
 
 @hydra.main(version_base="1.3", config_path=None)
 def main(config: DictConfig) -> None:
     """Runs the job that `index` names of the plan at `plan`."""
     die_with_parent()
-    read_plan(config.plan)[config.index].run()
+    run_planned(config.plan, config.index)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
+_WIDEST = 24.0  # [inches]
 COLORS = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
 Programs = Mapping[str, Mapping[str, Any]]
 _LOSSES = {"loss_pick": "pick loss", "loss_place": "place loss"}
@@ -62,7 +63,8 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
         rows: `problem`, `label` and `summary` each.
     """
     problems, labels = _unique(row["problem"] for row in rows), _unique(row["label"] for row in rows)
-    figure, axis = pyplot.subplots(figsize=(max(4.0, 1.1 * len(problems) * max(len(labels), 2) * 0.6), 3.6))
+    width = 1.1 * len(problems) * max(len(labels), 2) * 0.6
+    figure, axis = pyplot.subplots(figsize=(float(np.clip(width, 4.0, _WIDEST)), 3.6))
     beside = {problem: [row["label"] for row in rows if row["problem"] == problem] for problem in problems}
     width = 0.8 / max(map(len, beside.values()))
     for row in rows:
@@ -82,14 +84,14 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Full success against the number of demonstrations, a line a problem and agent.
+    """Full success against the number of demonstrations, a line for each problem and way to train.
 
     Args:
-        rows: `problem`, `agent`, `demos` and `summary` each.
+        rows: `problem`, `way`, `demos` and `summary` each.
     """
     figure, axis = pyplot.subplots(figsize=(6.0, 3.6))
-    for index, (problem, agent) in enumerate(_unique((row["problem"], row["agent"]) for row in rows)):
-        own = sorted((row for row in rows if (row["problem"], row["agent"]) == (problem, agent)), key=_demos)
+    for index, line in enumerate(_unique((row["problem"], row["way"]) for row in rows)):
+        own = sorted((row for row in rows if (row["problem"], row["way"]) == line), key=_demos)
         rates = np.array([row["summary"]["success_rate"] for row in own])
         bounds = np.array([row["summary"]["success_interval"] for row in own])
         axis.errorbar(
@@ -99,7 +101,7 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
             marker="o",
             capsize=3,
             color=COLORS[index % len(COLORS)],
-            label=f"{problem}, {agent}",
+            label=", ".join(line),
         )
     axis.set_xscale("log")
     counts = sorted({_demos(row) for row in rows})

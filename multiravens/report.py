@@ -60,7 +60,7 @@ def report(config: DictConfig) -> None:
     Raises:
         UserError: If there is no run, one is damaged, or the disk refuses.
     """
-    folders = [Path(str(folder)).expanduser() for folder in config.runs or []]
+    folders = _folders(config.runs)
     if not folders:
         raise UserError("runs=[] names no run: give folders as in runs=[runs/A,runs/B]")
     if config.gallery < 0:
@@ -80,6 +80,16 @@ def report(config: DictConfig) -> None:
     write_whole(out / "report.md", markdown(rows).encode())
     write_whole(out / "report.html", page(runs, rows, pictures).encode())
     print(f"{out / 'report.html'}: {len(runs)} runs, {len(rows)} rows, {len(pictures)} pictures")
+
+
+def _folders(runs: Any) -> list[Path]:
+    """The folders that the option `runs` names, itself or in the lines of a file."""
+    if not isinstance(runs, str):
+        return [Path(str(folder)).expanduser() for folder in runs or []]
+    try:
+        return [Path(line).expanduser() for line in Path(runs).expanduser().read_text().splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"runs={runs}: give folders as in runs=[{runs}], or a file that names one a line") from error
 
 
 def read_run(folder: Path, label: str) -> Run:
@@ -108,7 +118,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     for run in runs:
         measured = dict(run.evaluations)
         if len(measured) > 1:
-            measured[_ALL] = _together(list(measured.values()))
+            measured[f"{_ALL} {len(measured)}"] = _together(list(measured.values()))
         for problem, content in measured.items():
             yield {
                 "problem": problem,
@@ -117,6 +127,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "demos": run.config["demos"],
                 "steps": run.config["steps"],
                 "sampling": _sampling(run.config),
+                "way": _way(run.config),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
@@ -160,6 +171,8 @@ def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
     if rows:
         made.append(("returns", "Mean return with 95 % bootstrap intervals.", draw.returns_by_problem(rows)))
         trained = [row for row in rows if row["demos"] != ""]
+        # Where problems were learned together, one line for all of them says more than ten.
+        trained = [row for row in trained if row["problem"].startswith(_ALL)] or trained
         made.append(("demonstrations", "Full success with Wilson intervals.", draw.success_by_demonstrations(trained)))
     metrics = {run.label: run.metrics for run in runs if run.metrics}
     if metrics:
@@ -268,6 +281,13 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 def _sampling(config: Mapping[str, Any]) -> str:
     names = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
     return " ".join(name.removesuffix("Tasks").removesuffix("Steps").lower() for name in names)
+
+
+def _way(config: Mapping[str, Any]) -> str:
+    """Agent, backbone and sampling in a few words."""
+    backbone = config["backbone"].get("streams") or config["backbone"]["network"]
+    kind = str(backbone["_target_"]).rpartition(".")[2].removesuffix("Streams").lower()
+    return f"{config['agent']['name']}, {kind}, {_sampling(config)}"
 
 
 def _brief(config: Mapping[str, Any]) -> dict[str, Any]:

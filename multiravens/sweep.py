@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.configuration import compose, search_path, spell
-from multiravens.data.files import locked, read_json, write_json
+from multiravens.data.files import locked, read_json, write_json, write_whole
 from multiravens.data.pack import SUFFIX
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
@@ -29,7 +29,7 @@ LAUNCHERS = {
     "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
 }
 """Hydra's launchers, each with the package that brings it."""
-_DONE, _PLAN = "stages.json", "plan.json"
+_DONE, _PLAN, _RUNS = "stages.json", "plan.json", "runs.txt"
 _DONE_FORMAT = ("multiravens-stages", 1)
 _PLAN_FORMAT = ("multiravens-plan", 1)
 _KEYS = {"name": str, "train": list, "evaluate": list, "parts": list}
@@ -55,19 +55,23 @@ class Job:
     commands: dict[str, list[str]]
     decides: dict[str, list[str]]
 
-    def missing(self) -> list[str]:
-        """The stages, of those wanted, that are still to be done."""
-        done = _done(Path(self.folder))
-        return [stage for stage in STAGES if stage in self.commands and done.get(stage) != self.decides[stage]]
+    def is_done(self, stage: str) -> bool:
+        """Whether a stage was done as the table has it."""
+        return bool(_done(Path(self.folder)).get(stage) == self.decides[stage])
 
-    def run(self) -> None:
+    def missing(self, stages: Sequence[str]) -> list[str]:
+        """Those stages that are still to be done; nothing can be measured before training has ended."""
+        left = [stage for stage in self.commands if stage in stages and not self.is_done(stage)]
+        return left if "train" in left or self.is_done("train") else []
+
+    def run(self, stages: Sequence[str]) -> None:
         """Do what is missing, up to a stage that fails."""
-        for stage in self.missing():
+        for stage in self.missing(stages):
             if _call(self.commands[stage]):
                 return
-            folder = Path(self.folder)
-            stages = _done(folder) | {stage: self.decides[stage]}
-            write_json(folder / _DONE, dict(zip(("format", "version"), _DONE_FORMAT, strict=True)) | {"stages": stages})
+            # What is known of a run's evaluation is of the weights before, once it was trained again.
+            known = {} if stage == "train" else _done(Path(self.folder))
+            _write(Path(self.folder) / _DONE, _DONE_FORMAT, {"stages": known | {stage: self.decides[stage]}})
 
 
 def sweep(config: DictConfig) -> int:
@@ -83,30 +87,34 @@ def sweep(config: DictConfig) -> int:
         UserError: If the table or an option can't be met, or the disk refuses.
     """
     _check(config)
-    jobs = plan(config)
-    missing = [job for job in jobs.values() if job.missing()]
+    jobs, stages = list(plan(config).values()), list(config.stages)
+    missing = [job for job in jobs if job.missing(stages)]
     print(f"{config.out}: {len(missing)} of {len(jobs)} runs have something missing")
     if config.list:
         for job in missing:
-            print(f"  {job.folder}: {', '.join(job.missing())}")
+            print(f"  {job.folder}: {', '.join(job.missing(stages))}")
         return 0
     out = Path(config.out).expanduser()
     with locked(out, "out"):
-        if "demos" in config.stages and Path(config.data).suffix != SUFFIX:
-            _demonstrate(config, missing)
+        if "demos" in stages and Path(config.data).suffix != SUFFIX:
+            _demonstrate(config, jobs)
         if config.launcher:
             _launch(config, out, missing)
         else:
             for count, job in enumerate(missing, 1):
                 print(f"{count} of {len(missing)}: {job.folder}", flush=True)
-                job.run()
-    left = {job.folder: job.missing() for job in missing if job.missing()}
-    for folder, stages in left.items():
-        print(f"error: {folder} failed at {stages[0]}; what it said is above", file=sys.stderr)
-    measured = [job.folder for job in jobs.values() if "evaluate" in _done(Path(job.folder))]
-    if measured:
-        _call(["report", f"runs=[{','.join(map(_quoted, measured))}]", f"out={_quoted(out / 'report')}", "gallery=0"])
-    return 1 if left else 0
+                job.run(stages)
+    left = [job for job in missing if job.missing(stages)]
+    for job in left:
+        print(f"error: {job.folder} failed at {job.missing(stages)[0]}; what it said is above", file=sys.stderr)
+    measured = [job.folder for job in jobs if job.is_done("evaluate")]
+    return 1 if left or (measured and _report(out, measured)) else 0
+
+
+def _report(out: Path, folders: Sequence[str]) -> int:
+    """Has the runs compared, named in a file: there may be too many for a command."""
+    write_whole(out / _RUNS, "".join(f"{Path(folder).absolute()}\n" for folder in folders).encode())
+    return _call(["report", f"runs={_quoted(out / _RUNS)}", f"out={_quoted(out / 'report')}", "gallery=0"])
 
 
 def plan(config: DictConfig) -> dict[str, Job]:
@@ -129,10 +137,10 @@ def plan(config: DictConfig) -> dict[str, Job]:
 
 
 def _demonstrate(config: DictConfig, jobs: Sequence[Job]) -> None:
-    """Has the expert make what training will take: once, before jobs that may run beside one another."""
+    """Has the expert make what training takes: once, before jobs that may run beside one another."""
     most: dict[tuple[str, str], int] = {}
     for job in jobs:
-        for problem in job.problems if "train" in job.missing() else ():
+        for problem in () if job.is_done("train") else job.problems:
             most[problem, job.split] = max(job.demos, most.get((problem, job.split), 0))
     for (problem, split), episodes in most.items():
         where = [f"data={_quoted(config.data)}", f"workers={config.workers}", *_folders()]
@@ -149,6 +157,8 @@ def _check(config: DictConfig) -> None:
     for stage in config.stages:
         if stage not in STAGES:
             raise unknown("stage", str(stage), STAGES)
+    if not isinstance(config.out, str) or not isinstance(config.data, str):
+        raise UserError(f"out={config.out}, data={config.data}: give the names of folders")
     if config.workers < 1:
         raise UserError(f"workers={config.workers}: give 1 or more")
     if not isinstance(config.launcher_options or DictConfig({}), DictConfig):
@@ -170,8 +180,13 @@ def _table(config: DictConfig) -> dict[str, Any]:
         if not isinstance(table.get(key), kind):
             raise UserError(f"the table's {key} is {quote(table.get(key))}: see configs/table/singles.yaml")
     for part in table["parts"]:
-        if not isinstance(part, dict) or not all(part.values()):
-            raise UserError(f"a part of table {table['name']} is {quote(part)}: give each axis a list or names")
+        for axis, values in part.items() if isinstance(part, dict) else [("a part", part)]:
+            named = isinstance(values, dict) and all(isinstance(words, list) for words in values.values())
+            if not values or not (named or isinstance(values, list)):
+                raise UserError(
+                    f"{axis} of table {table['name']} is {quote(values)}: give a list of values, or a list of options "
+                    "for each name, as in {plain: [], weighted: [task_sampling=adaptive]}"
+                )
     return {str(key): value for key, value in table.items()}
 
 
@@ -180,7 +195,7 @@ def _product(part: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
     axes = [
         [(str(label), [str(word) for word in words]) for label, words in values.items()]
         if isinstance(values, Mapping)
-        else [(str(value), [f"{axis}={value}"]) for value in values]
+        else [(spell(value), [f"{axis}={spell(value)}"]) for value in values]
         for axis, values in part.items()
     ]
     for combination in itertools.product(*axes):
@@ -217,15 +232,7 @@ def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequenc
         ],
     }
     decides = {"train": chosen, "evaluate": [*chosen, *measured]}
-    wanted = [stage for stage in STAGES if stage in config.stages and stage in commands]
-    return Job(
-        str(folder),
-        problems,
-        int(plain["demos"]),
-        str(plain["split"]),
-        {stage: commands[stage] for stage in wanted},
-        {stage: decides[stage] for stage in wanted},
-    )
+    return Job(str(folder), problems, int(plain["demos"]), str(plain["split"]), commands, decides)
 
 
 def _done(folder: Path) -> dict[str, Any]:
@@ -254,8 +261,8 @@ def _launch(config: DictConfig, out: Path, jobs: Sequence[Job]) -> None:
     if not jobs:
         return
     options = dict(config.launcher_options or {})
-    content = {"jobs": [asdict(job) for job in jobs]}
-    write_json(out / _PLAN, dict(zip(("format", "version"), _PLAN_FORMAT, strict=True)) | content)
+    content = {"stages": list(config.stages), "jobs": [asdict(job) for job in jobs]}
+    _write(out / _PLAN, _PLAN_FORMAT, content)
     words = [
         f"+plan={_quoted((out / _PLAN).resolve())}",
         f"+index={','.join(map(str, range(len(jobs))))}",
@@ -270,13 +277,21 @@ def _launch(config: DictConfig, out: Path, jobs: Sequence[Job]) -> None:
         raise UserError(f"launcher={config.launcher} failed; what it said is above")
 
 
-def read_plan(path: str | Path) -> list[Job]:
-    """The jobs that `sweep` left for a launcher.
+def _write(path: Path, form: tuple[str, int], content: Mapping[str, Any]) -> None:
+    write_json(path, {"format": form[0], "version": form[1], **content})
+
+
+def run_planned(path: str | Path, index: int) -> None:
+    """Do what is missing of one of the jobs that `sweep` left for a launcher.
 
     Raises:
-        UserError: If the file is none of a plan's.
+        UserError: If the file is no plan.
     """
-    return [Job(**job) for job in read_json(Path(path), *_PLAN_FORMAT)["jobs"]]
+    content = read_json(Path(path), *_PLAN_FORMAT)
+    job = content["jobs"][index]
+    # JSON has sorted the stages by name; their order is `STAGES`.
+    commands = {stage: job["commands"][stage] for stage in STAGES if stage in job["commands"]}
+    Job(**{**job, "commands": commands}).run(content["stages"])
 
 
 main = cli.command(sweep, "sweep")

@@ -84,8 +84,8 @@ def test_the_card_has_what_was_measured_with_the_weights_that_it_comes_with(tmp_
 
 def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     tensors = {name: torch.arange(100.0) for name in ("a", "b")}
-    one = write_tensors(tmp_path / "one.safetensors", tensors, {"step": 1}, 800)
-    two = write_tensors(tmp_path / "two.safetensors", tensors, {"step": 2}, 800)
+    one = write_tensors(tmp_path / "one.safetensors", tensors, {"step": 1}, 1000)
+    two = write_tensors(tmp_path / "two.safetensors", {"a": tensors["a"], "b": -tensors["b"]}, {"step": 1}, 1000)
     assert len(one) == len(two) == 2
     assert torch.equal(read_tensors(tmp_path / "one.safetensors")[0]["b"], tensors["b"])
     one[1].write_bytes(two[1].read_bytes())
@@ -105,6 +105,7 @@ def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         (["run=nowhere"], "nowhere is not a run folder"),
         (["run=null"], "give the folder of a trained agent's run"),
         (["out={run}"], "is the folder of a run: give another one"),
+        (["out={run}/.."], "holds something else: give the name of a new folder"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -117,6 +118,19 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert error.count("\n") == 1 and re.search(message, error)
     assert not list(tmp_path.glob("out/*.safetensors"))
     assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+def test_runs_and_exported_agents_do_not_overwrite_each_other(run: Path, tmp_path: Path) -> None:
+    hardened = tmp_path / "hardened"  # a run that holds no state to go on from
+    hardened.mkdir()
+    for name in (WEIGHTS, CONFIG):
+        (hardened / name).write_bytes((run / name).read_bytes())
+    assert main([f"run={run}", f"out={hardened}"]) == 2
+    assert main([f"run={run}", f"out={tmp_path / 'out'}"]) == 0
+    content = (tmp_path / "out" / CONFIG).read_bytes()
+    data = f"data={run.parent / 'data'}"
+    assert train([*TINY, "problems=[synthetic]", "demos=2", "steps=1", data, f"run={tmp_path / 'out'}"]) == 2
+    assert (tmp_path / "out" / CONFIG).read_bytes() == content
 
 
 def test_a_damaged_checkpoint_is_not_handed_on(run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Packs: many episodes in one file or in shards, read back to the bit, trained from, and refused when damaged."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from multiravens.data.__main__ import main
 from multiravens.data.demonstrations import Demonstrations, load
@@ -117,6 +120,76 @@ def test_damage_and_loss_are_told_in_one_line(data: Path, tmp_path: Path) -> Non
     shards[0].write_bytes(whole.replace(b'\\"version\\": 1', b'\\"version\\": 9', 1))
     with pytest.raises(UserError, match="format version 9, and this program reads 1"):
         Pack.open(path)
+
+
+def test_seeds_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "data", "train", range(2_000_000))
+    with store.writing():
+        for seed in (999_999, 1_000_000):
+            write_episode(store.path(seed), make_episode(seed), store.fingerprint)
+    write_pack(tmp_path / "a.safetensors", [store])
+    assert Pack.open(tmp_path / "a.safetensors").seeds["fake/train"] == store.kept() == [999_999, 1_000_000]
+
+
+def test_one_shard_does_not_pass_for_the_pack(data: Path, tmp_path: Path) -> None:
+    shards = write_pack(tmp_path / "a.safetensors", find_stores(data), shard_size=20_000)
+    with pytest.raises(UserError, match="is one shard of several: give .*a.safetensors"):
+        Pack.open(shards[0])
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_commands_know_a_pack_that_is_cut_short(
+    command: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = write_pack(tmp_path / "a.safetensors", find_stores(data))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert main([command, str(path)]) == 2
+    assert "is not a whole pack" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "environments"),
+    [
+        (["fake/train/7"], ["fake/train"]),
+        (["fake/train/" + "9" * 5000], ["fake/train"]),
+        (["fake/test/000007"], ["fake/train"]),
+        (["fake/train/000007"], ["fake/train", "fake/test"]),
+    ],
+)
+def test_names_that_we_did_not_write_are_refused(keys: list[str], environments: list[str], tmp_path: Path) -> None:
+    about = {"format": "multiravens-pack", "version": 1, "resolution": "half", "sha256": ""}
+    about["environments"] = {name: {} for name in environments}
+    content = save({key: np.zeros(3, np.uint8) for key in keys}, {"multiravens": json.dumps(about)})
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is no episode of it|holds no episode of it"):
+        Pack.open(tmp_path / "a.safetensors")
+
+
+def test_what_is_no_episode_is_damage(tmp_path: Path) -> None:
+    about = {"format": "multiravens-pack", "version": 1, "resolution": "half", "sha256": ""}
+    about["environments"] = {"fake/train": {}}
+    header = {"poses": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}
+    text = json.dumps(header).encode()
+    inner = len(text).to_bytes(8, "little") + text + bytes(2)
+    for blob in (b"no zstd", zstandard.ZstdCompressor().compress(inner)):
+        content = save({"fake/train/000007": np.frombuffer(blob, np.uint8)}, {"multiravens": json.dumps(about)})
+        (tmp_path / "a.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="is not a whole pack"):
+            Pack.open(tmp_path / "a.safetensors").read("fake/train", 7)
+
+
+def test_data_sets_are_packed_from_within_their_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (data / "fake", data / "fake" / "train"):
+        monkeypatch.chdir(folder)
+        assert main(["pack", ".", "--split", "train", "--out", str(tmp_path / "a.safetensors")]) == 0
+        assert list(Pack.open(tmp_path / "a.safetensors").seeds) == ["fake/train"]
+
+
+def test_a_folder_with_braces_in_its_name_is_one_like_others(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"da\{ta\}/fake/train has 0 demonstrations"):
+        load(tmp_path / "da{ta}", ["fake"], 3, "half")
 
 
 def test_shards_of_another_pack_are_refused(data: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Pa
     assert "http" not in page.replace("http-equiv", "")
     told = (tmp_path / "report.md").read_text()
     assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in told
-    assert "| all | oracle | oracle |  |  |  | 1.000 [1.000, 1.000] | 1.000 [0.510, 1.000] | 4 |" in told
+    assert "| all 2 | oracle | oracle |  |  |  | 1.000 [1.000, 1.000] | 1.000 [0.510, 1.000] | 4 |" in told
 
 
 @pytest.mark.parametrize(

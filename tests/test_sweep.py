@@ -15,7 +15,7 @@ from multiravens.configuration import compose
 from multiravens.data.files import locked
 from multiravens.errors import UserError
 from multiravens.runs import STATE, WEIGHTS
-from multiravens.sweep import main, plan
+from multiravens.sweep import Job, main, plan
 from tests import synthetic
 
 TRAIN = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "problems=[synthetic]", "demos=2"]
@@ -39,9 +39,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def plan_of(folder: Path, *overrides: str) -> dict[str, Job]:
+    return plan(compose("sweep", ["table=mine", f"out={folder / 'out'}", *overrides], folder))
+
+
 def planned(folder: Path, *overrides: str) -> dict[str, list[str]]:
-    jobs = plan(compose("sweep", ["table=mine", f"out={folder / 'out'}", *overrides], folder))
-    return {name: job.decides["train"] for name, job in jobs.items()}
+    return {name: job.decides["train"] for name, job in plan_of(folder, *overrides).items()}
 
 
 def test_a_table_is_the_products_of_its_parts_in_order(tmp_path: Path) -> None:
@@ -66,7 +69,10 @@ def test_our_own_tables_can_be_met(name: str) -> None:
         ([{"agent": ["sctm"]}], [], "run sctm of table mine: unknown agent 'sctm': choose from sctn"),
         ([{"problems": ["[placing,stacking]"]}], [], "can't be a folder: give the axis names"),
         ([{"demos": [1]}, {"x": {"1": ["demos=2"]}}], [], "table mine has two runs called 1"),
-        ([{"agent": []}], [], "give each axis a list or names"),
+        ([{"agent": []}], [], r"agent of table mine is \[\]: give a list of values"),
+        ([{"agent": "sctn"}], [], "agent of table mine is 'sctn': give a list of values"),
+        ([{"demos": 100}], [], "demos of table mine is 100: give a list of values"),
+        ([{"sampling": {"plain": None}}], [], "sampling of table mine is .*: give a list of values"),
     ],
 )
 def test_a_table_that_cannot_be_met_says_why(
@@ -85,6 +91,7 @@ def test_a_table_that_cannot_be_met_says_why(
         ("launcher=ray", "launcher=ray is not installed: pip install 'multiravens[ray]'"),
         ("launcher_options=3", "launcher_options=3: give names and values, as in {n_jobs:2}"),
         ("workers=0", "workers=0: give 1 or more"),
+        ("out=null", "out=None, data="),
         ("table=min", "unknown table 'min': choose from mine"),
     ],
 )
@@ -106,6 +113,39 @@ def test_a_run_that_fails_is_told_and_the_others_are_done(folder: Path, capfd: p
     assert main(words(folder, "list=true")) == 0
     told = capfd.readouterr()
     assert "1 of 2 runs have something missing" in told.out and "9-1: train" in told.out
+
+
+def test_nothing_is_measured_before_its_training_has_ended(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_table(folder, [{"steps": [1]}])
+    assert main(words(folder, "stages=[evaluate]")) == 0
+    assert "0 of 1 runs have something missing" in capfd.readouterr().out
+    assert main(words(folder)) == 0
+    done = folder / "out" / "1" / "stages.json"
+    content = json.loads(done.read_text())
+    content["stages"] = {"train": ["other"], "evaluate": plan_of(folder)["1"].decides["evaluate"]}
+    done.write_text(json.dumps(content))
+    assert main(words(folder)) == 0
+    assert set(json.loads(done.read_text())["stages"]) == {"train"}  # what was measured was of other weights
+
+
+def test_demonstrations_can_be_made_alone(tmp_path: Path) -> None:
+    train = [word for word in TRAIN if not word.startswith("problems")]
+    write_table(tmp_path, [{"problems": ["stacking"], "demos": [1]}], train)
+    assert main(words(tmp_path, "stages=[demos]")) == 0
+    assert len(list((tmp_path / "data" / "stacking" / "train").glob("episode_*"))) == 1
+    assert not list((tmp_path / "out").glob("stacking*"))
+
+
+def test_a_report_that_fails_fails_the_sweep(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_table(folder, [{"steps": [1]}])
+    assert main(words(folder)) == 0
+    done = folder / "out" / "1" / "stages.json"
+    content = json.loads(done.read_text())
+    content["stages"]["evaluate"] = plan_of(folder)["1"].decides["evaluate"]
+    done.write_text(json.dumps(content))
+    (folder / "out" / "1" / "metrics.jsonl").write_text("{")
+    assert main(words(folder)) == 1
+    assert "metrics.jsonl is damaged" in capfd.readouterr().err
 
 
 def test_runs_beside_one_another_are_those_of_one_after_the_other(folder: Path) -> None:

@@ -213,6 +213,14 @@ def test_a_run_of_two_processes_is_taken_up_by_one(data: Path, tmp_path: Path) -
             torch.testing.assert_close(both[0][name], tensor, atol=1e-2, rtol=0)
 
 
+def test_processes_that_do_not_share_the_folder_are_told(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning_fabric.Fabric.all_gather", lambda self, value: torch.stack([value, value + 2]))
+    with pytest.raises(UserError, match=r"at steps \[0, 2\]: give a folder that they share"):
+        train(configured(data, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

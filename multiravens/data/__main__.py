@@ -116,11 +116,11 @@ def _pack(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} {value}: give 1 or more")
     stores = find_stores(options.path)
+    if options.split:
+        stores = _of(stores, "split", [options.split], 1)
     if options.problems:
         problems = parse_problems(options.problems[0] if len(options.problems) == 1 else options.problems)
         stores = _of(stores, "problem", problems, 0)
-    if options.split:
-        stores = _of(stores, "split", [options.split], 1)
     kept = [len(store.kept()) for store in stores]
     with show_progress(str(options.out), sum(min(each, options.demos or each) for each in kept), "episodes") as update:
         paths = write_pack(

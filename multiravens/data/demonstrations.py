@@ -82,8 +82,8 @@ class Demonstrations:
     Args:
         episodes: the demonstrations of each problem.
         resolution: `full` or `half`.
-        device: where batches are put together. The pictures lie there, too, or in pinned memory of the host if they
-            would take more than `RESIDENT` of what is free.
+        device: where batches are put together. The pictures lie there, too, or in the host's memory if they would take
+            more than `RESIDENT` of what is free.
 
     Attributes:
         tasks: names of the problems.
@@ -162,10 +162,10 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _settled(color: np.ndarray, height: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pictures on a device, or in pinned memory of the host if it has too little room."""
+    """Pictures on a device, or in the host's memory if it has too little room."""
     pictures = torch.from_numpy(color), torch.from_numpy(height)
     if device.type == "cuda" and color.nbytes + height.nbytes > RESIDENT * torch.cuda.mem_get_info(device)[0]:
-        return pictures[0].pin_memory(), pictures[1].pin_memory()
+        return pictures
     return pictures[0].to(device), pictures[1].to(device)
 
 
@@ -206,12 +206,10 @@ def load(
     pack = Pack.open(data) if Path(data).suffix == SUFFIX else None
     episodes, environments = {}, {}
     for problem in problems:
-        source = _packed(pack, problem, split) if pack else _stored(Path(data).expanduser(), problem, split)
-        if (kept := len(source.seeds)) < demos:
-            raise UserError(
-                f"{source.where} has {kept} demonstrations and demos={demos} asks for more: "
-                + source.remedy.format(demos=demos, kept=kept)
-            )
+        source = _packed(pack, problem, split) if pack else _stored(Path(data).expanduser(), problem, split, demos)
+        if len(source.seeds) < demos:
+            found = f"{source.where} has {len(source.seeds)} demonstrations"
+            raise UserError(f"{found} and demos={demos} asks for more: {source.remedy}")
         episodes[problem] = [source.read(seed, resolution) for seed in source.seeds[:demos]]
         environments[problem] = source.environment
     return episodes, environments
@@ -227,29 +225,29 @@ class _Source(NamedTuple):
     remedy: str
 
 
-def _stored(data: Path, problem: str, split: str) -> _Source:
+def _stored(data: Path, problem: str, split: str, demos: int) -> _Source:
     folder = data / problem / split
     there = (folder / DATASET).exists()
     store = Store.open(folder) if there else Store(folder, range(0), {})
-    ours = not there or "camera" in store.environment
-    made = (
-        f"make them with `python -m multiravens.demos problem={problem} split={split} episodes={{demos}} data={data}`"
-    )
-    remedy = made if ours else "write more with EpisodeWriter, or give demos={kept}"
+    seeds = store.kept() if there else []
+    remedy = f"write more with EpisodeWriter, or give demos={len(seeds)}"
+    if not there or "camera" in store.environment:
+        command = f"python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}"
+        remedy = f"make them with `{command}`"
 
     def read(seed: int, resolution: str) -> Episode:
         return read_episode(store.path(seed), resolution)
 
-    return _Source(str(folder), store.kept() if there else [], store.environment, read, remedy)
+    return _Source(str(folder), seeds, store.environment, read, remedy)
 
 
 def _packed(pack: Pack, problem: str, split: str) -> _Source:
     name = f"{problem}/{split}"
     if name not in pack.seeds:
         raise unknown(f"data set in {pack.path}", name, pack.seeds)
-    remedy = "pack more of them, or give demos={kept}"
-    read = partial(pack.read, name)
-    return _Source(f"{name} in {pack.path}", pack.seeds[name], pack.environments[name], read, remedy)
+    seeds, environment = pack.seeds[name], pack.environments[name]
+    remedy = f"pack more of them, or give demos={len(seeds)}"
+    return _Source(f"{name} in {pack.path}", seeds, environment, partial(pack.read, name), remedy)
 
 
 def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> dict[str, np.ndarray]:

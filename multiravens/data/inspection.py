@@ -1,6 +1,7 @@
 """What a data set holds, in lines and in one picture."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -81,8 +82,12 @@ def summarize_pack(pack: Pack) -> list[str]:
     ]
     for name, seeds in pack.seeds.items():
         lines.append(f"{name}: {len(seeds)} episodes, seeds {seeds[0]} to {seeds[-1]}")
-        lines += _describe([pack.read(name, seed) for seed in seeds])
+        lines += _describe([_without_pictures(pack.read(name, seed)) for seed in seeds])
     return lines
+
+
+def _without_pictures(episode: Episode) -> Episode:
+    return replace(episode, color=episode.color[:0], height=episode.height[:0])
 
 
 def write_contact_sheet(paths: Sequence[Path], out: Path) -> None:

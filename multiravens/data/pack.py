@@ -2,15 +2,16 @@
 
 A shard is a safetensors file of byte strings, one for each episode: everything of the episode in one zstd frame, each
 picture as its difference from the one before. Most of a table stays as it is from step to step, so that an episode
-takes a fifth to a third of its own file's size.
+takes a third to a half of its own file's size.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ FORMAT = "multiravens-pack"
 VERSION = 1
 SUFFIX = ".safetensors"
 _LEVEL = 19
-_HEADER_BYTES = 128  # at most, that a shard's header takes for an episode
+_HEADER_BYTES = 128  # at most, that a shard's header takes for an episode beside its key
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Pack:
     environments: dict[str, dict[str, Any]]
     seeds: dict[str, list[int]]
     shards: dict[str, Path]
+    # Opening a shard reads its whole header, so each stays open once an episode of it was read.
+    _files: dict[Path, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | Path) -> "Pack":
@@ -70,18 +73,22 @@ class Pack:
         shards: dict[str, Path] = {}
         abouts = []
         for shard in found:
-            with _opened(shard) as file:
+            with _reading(shard), safe_open(shard, framework="numpy") as file:
                 abouts.append(_about(file))
                 shards |= dict.fromkeys(file.keys(), shard)
         for shard, about in zip(found, abouts, strict=True):
             if about != abouts[0]:
                 raise UserError(f"{shard} is of another pack than {found[0]}: copy all shards of one pack")
         seeds: dict[str, list[int]] = {name: [] for name in abouts[0]["environments"]}
-        for key in sorted(shards):
+        for key in shards:
             name, _, seed = key.rpartition("/")
-            if name not in seeds or not seed.isdecimal():
+            if name not in seeds or not re.fullmatch(r"\d{6,12}", seed, re.ASCII) or key != _key(name, int(seed)):
                 raise UserError(f"{shards[key]} holds {quote(key)}, which is no episode of it: pack again")
             seeds[name].append(int(seed))
+        for name, each in seeds.items():
+            if not each:
+                raise UserError(f"{path} names {quote(name)} and holds no episode of it: copy it again, or pack again")
+            each.sort()
         return cls(path, abouts[0]["resolution"], abouts[0]["environments"], seeds, shards)
 
     def read(self, name: str, seed: int, resolution: str | None = None) -> Episode:
@@ -102,21 +109,25 @@ class Pack:
                 "resolution=half, or pack again with --resolution full"
             )
         key = _key(name, seed)
-        with _opened(self.shards[key]) as file:
-            episode = _decode(file.get_tensor(key).tobytes(), self.resolution)
+        shard = self.shards[key]
+        with _reading(shard):
+            if shard not in self._files:
+                self._files[shard] = safe_open(shard, framework="numpy").__enter__()
+            episode = _decode(self._files[shard].get_tensor(key).tobytes(), self.resolution)
         if wanted != self.resolution:
             episode.color, episode.height = at_resolution(episode.color, episode.height, wanted)
         return episode
 
 
 def is_pack(path: Path) -> bool:
-    """Says whether a file, or what shards beside it make up, is a pack, whole or not."""
-    try:
-        for shard in find_shards(path):
+    """Says whether a file, or shards of it, are there and are no episode: a pack, whole or not."""
+    for shard in find_shards(path):
+        try:
             with safe_open(shard, framework="numpy") as file:
-                return FORMAT in (file.metadata() or {}).get("multiravens", "")
-    except (SafetensorError, OSError):
-        return False
+                return episodes.FORMAT not in (file.metadata() or {}).get("multiravens", "")
+        except (SafetensorError, OSError):
+            # Cut short, it does not say what it was; an episode's name does.
+            return not path.name.startswith("episode_")
     return False
 
 
@@ -163,7 +174,7 @@ def write_pack(
                 update(len(blobs), "")
     about = _describe(stores, resolution, blobs)
     fixed = len(json.dumps(about)) + _HEADER_BYTES
-    sizes = [len(blob) + _HEADER_BYTES for blob in blobs.values()]
+    sizes = [len(blob) + len(key) + _HEADER_BYTES for key, blob in blobs.items()]
     if shard_size is not None and fixed + max(sizes) > shard_size:
         raise UserError(
             f"--shard-size {shard_size}: one episode takes {fixed + max(sizes)} bytes: give as many or more"
@@ -183,8 +194,10 @@ def _key(name: str, seed: int) -> str:
 
 def _first(store: Store, demos: int | None) -> list[int]:
     seeds = store.kept()
-    if not seeds or len(seeds) < (demos or 0):
-        raise UserError(f"{store.folder} has {len(seeds)} episodes, and --demos {demos or 1} asks for more")
+    if not seeds:
+        raise UserError(f"{store.folder} has no episode to pack")
+    if len(seeds) < (demos or 0):
+        raise UserError(f"{store.folder} has {len(seeds)} episodes, and --demos {demos} asks for more")
     return seeds[:demos]
 
 
@@ -220,14 +233,14 @@ def _about(file: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a shard and turns whatever is wrong with it into one line."""
+def _reading(path: Path) -> Iterator[None]:
+    """Turns whatever is wrong with a shard into one line."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
+        yield
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from error
-    except (SafetensorError, Damaged, zstandard.ZstdError) as error:
+    # The last four are what safetensors raises for types of numbers that NumPy lacks.
+    except (SafetensorError, Damaged, zstandard.ZstdError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a whole pack ({reason}): copy it again, or pack again") from error
 

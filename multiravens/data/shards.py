@@ -7,6 +7,7 @@ from pathlib import Path
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError, quote
 
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}", re.ASCII | re.DOTALL)
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -39,14 +40,16 @@ def find_shards(path: Path) -> list[Path]:
     """Finds a file, or all its shards in order; nothing if there is neither.
 
     Raises:
-        UserError: If some are missing, or there are shards of several cuts.
+        UserError: If some are missing, there are shards of several cuts, or the path is of one shard.
     """
+    if match := _SHARD.fullmatch(path.stem):
+        raise UserError(f"{path} is one shard of several: give {path.with_name(match[1] + path.suffix)}")
     if path.is_file():
         return [path]
     found = _shards_beside(path)
     if not found:
         return []
-    counts = {int(name.stem.rpartition("-")[2]) for name in found}
+    counts = {int(name.stem[-5:]) for name in found}
     if len(counts) > 1:
         raise UserError(f"beside {path} lie shards of {len(counts)} cuts of it: keep one")
     expected = shard_paths(path, counts.pop())
@@ -94,7 +97,10 @@ def fill_shards(sizes: Sequence[int], limit: int | None) -> list[range]:
 
 
 def _shards_beside(path: Path) -> list[Path]:
-    pattern = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix))
     if not path.parent.is_dir():
         return []
-    return sorted(name for name in path.parent.iterdir() if pattern.fullmatch(name.name))
+    return sorted(
+        other
+        for other in path.parent.iterdir()
+        if other.suffix == path.suffix and (match := _SHARD.fullmatch(other.stem)) and match[1] == path.stem
+    )

@@ -81,7 +81,7 @@ class Store:
         folder = Path(folder)
         content = read_json(folder / DATASET, _DATASET_FORMAT, VERSION)
         try:
-            seeds = parse_splits({folder.name: content.get("seeds")})[folder.name]
+            (seeds,) = parse_splits({folder.resolve().name: content.get("seeds")}).values()
         except UserError as error:
             raise UserError(f"{folder / DATASET} is damaged: {error}") from error
         environment = content.get("environment")
@@ -92,7 +92,8 @@ class Store:
     @property
     def name(self) -> str:
         """The problem and the split, as in `chaining-placing/train`."""
-        return f"{self.folder.parent.name}/{self.folder.name}"
+        folder = self.folder.resolve()
+        return f"{folder.parent.name}/{folder.name}"
 
     @property
     def fingerprint(self) -> str:
