@@ -53,15 +53,21 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
     tensors, about = read_tensors(source / WEIGHTS)
-    kept = {name: value for name, value in trained.items() if name not in _OF_THE_MACHINE}
-    if "transfer" in trained:
-        kept["transfer"] = {name: value for name, value in trained["transfer"].items() if name != "run"}
+    kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):
         paths = write_tensors(out / WEIGHTS, rounded, about, size)
         write_config(out, kept)
         write_whole(out / CARD, "\n".join(_card(out, kept, rounded, about)).encode())
     return [*paths, out / CONFIG, out / CARD]
+
+
+def of_the_agent(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's configuration says of the agent, and nothing of the machine that it was trained on."""
+    kept = {name: value for name, value in config.items() if name not in _OF_THE_MACHINE}
+    if "transfer" in kept:
+        kept["transfer"] = {name: value for name, value in kept["transfer"].items() if name != "run"}
+    return kept
 
 
 def _check_free(out: Path) -> None:

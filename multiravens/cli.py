@@ -204,7 +204,7 @@ def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: lis
 def _overview() -> str:
     """Lists the sub-commands."""
     lines = ["usage: multiravens COMMAND [OPTION=VALUE ...]", "", "commands:"]
-    lines += [f"  {name:8}{purpose}" for name, (_, purpose) in COMMANDS.items()]
+    lines += [f"  {name:10}{purpose}" for name, (_, purpose) in COMMANDS.items()]
     return "\n".join([*lines, "", "`multiravens COMMAND --help` lists a command's options and their defaults."])
 
 

@@ -1,0 +1,91 @@
+"""Takes what a sweep has measured into docs/results, and writes the tables there and in the README anew.
+
+Run: python benchmarks/results.py [sweeps/ten_half ...]
+
+Of each run it keeps the configuration and every episode of its evaluation, in docs/results/TABLE/RUN; the tables are
+made of those files alone. Without a sweep it only makes the tables.
+"""
+
+import argparse
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from multiravens.agents.export import of_the_agent
+from multiravens.report import markdown, read_run, table_rows
+from multiravens.runs import EVALUATION, read_config, write_config
+from multiravens.statistics import spelled
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+README = ROOT / "README.md"
+START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
+HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "mean return [95 %]", "full success [95 %]")
+
+
+def take(sweep: Path) -> None:
+    """Keep what was measured of a sweep's runs."""
+    for done in sorted(sweep.glob("*/stages.json")):
+        source = done.parent
+        if "evaluate" not in json.loads(done.read_text())["stages"]:
+            continue
+        kept = RESULTS / sweep.name / source.name
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.copytree(source / EVALUATION, kept / EVALUATION)
+        write_config(kept, of_the_agent(read_config(source)))
+
+
+def tables() -> dict[str, str]:
+    """The Markdown of each table, by name: of every run and problem."""
+    made = {}
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        runs = [read_run(run, run.name) for run in sorted(folder.iterdir())]
+        about = f"By `python -m multiravens.sweep table={folder.name}`, and `python benchmarks/results.py`."
+        note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
+        made[folder.name] = "\n".join([f"# {folder.name}", "", about, note, "", markdown(list(table_rows(runs)))])
+    return made
+
+
+def overview() -> str:
+    """For the README: a row for each run on all its problems, the expert and random actions below."""
+    rows = []
+    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
+        runs = {run.name: read_run(run, run.name) for run in sorted(folder.iterdir())}
+        for row in table_rows(list(runs.values())):
+            if row["problem"].startswith("all "):
+                rows.append(_line(row, runs[row["label"]].config if row["label"] in runs else {}))
+    return "\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *rows])
+
+
+def _line(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    figures = row["summary"]
+    network = row["way"].split(", ")[1] if config else ""
+    cells = [
+        row["agent"],
+        network,
+        config.get("resolution", ""),
+        row["sampling"],
+        str(row["demos"]),
+        spelled(figures["mean_return"], figures["mean_return_interval"]),
+        spelled(figures["success_rate"], figures["success_interval"]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Take, then tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweeps", nargs="*", type=Path)
+    for sweep in parser.parse_args().sweeps:
+        take(sweep.resolve())
+    for name, text in tables().items():
+        (RESULTS / f"{name}.md").write_text(text)
+    before, _, rest = README.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    README.write_text(f"{before}{START}\n{overview()}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
