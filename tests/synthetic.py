@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 
+from multiravens.configuration import compose
 from multiravens.data.episode import Episode, write_episode
 from multiravens.data.store import Store
 from multiravens.geometry import SHAPE, pixel_to_xy, yaw_quaternion
@@ -48,6 +50,13 @@ def write(data: Path, episodes: int, problem: str = "synthetic") -> None:
         for seed in range(episodes):
             write_episode(store.path(seed), episode(seed, problem), store.fingerprint)
     assert store.kept() == list(range(episodes))
+
+
+def configured(*overrides: str) -> dict[str, object]:
+    """The configuration of a training run, plain values."""
+    config = OmegaConf.to_container(compose("train", overrides))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}
 
 
 def _draw(middles: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import load_agent
 from multiravens.agents.session import train
 from multiravens.agents.training import Trainer
-from multiravens.configuration import compose
 from multiravens.data import demonstrations
 from multiravens.data.demonstrations import Demonstrations
 from multiravens.runs import STATE
@@ -31,9 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(data: Path, run: Path, *overrides: str) -> dict[str, object]:
-    config = OmegaConf.to_container(compose("train", [*TINY, f"data='{data}'", f"run='{run}'", *overrides]))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return synthetic.configured(*TINY, f"data='{data}'", f"run='{run}'", *overrides)
 
 
 @pytest.mark.parametrize("backbone", ["small", "modular"])

@@ -50,9 +50,7 @@ def one_thread() -> Iterator[None]:
 
 
 def configured(data: Path, run: Path, *overrides: str) -> dict[str, object]:
-    config = OmegaConf.to_container(compose("train", [*TINY, f"data='{data}'", f"run='{run}'", *overrides]))
-    assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()}
+    return synthetic.configured(*TINY, f"data='{data}'", f"run='{run}'", *overrides)
 
 
 @pytest.mark.parametrize("agent", ["transporter", "gctn", "gctn_step", "sctn"])

@@ -296,20 +296,35 @@ def check_sizes(steps: int, bodies: int, subgoals: int) -> None:
         raise Damaged(f"it claims {steps} steps, {bodies} bodies and {subgoals} sub-goals")
 
 
+def parse_header(text: str | bytes, form: str, version: int) -> dict[str, Any]:
+    """Reads the JSON that a file of ours says what it is with.
+
+    Args:
+        text: The JSON.
+        form: What its `format` must say.
+        version: What its `version` must be.
+
+    Raises:
+        Damaged: If it's not that.
+    """
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Damaged("its header is not JSON") from error
+    if not isinstance(about, dict) or about.get("format") != form:
+        raise Damaged("its header does not say so")
+    if about.get("version") != version:
+        raise Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {version}")
+    return about
+
+
 def parse_about(text: str | bytes) -> dict[str, Any]:
     """Reads what `describe` wrote.
 
     Raises:
         Damaged: If it's not that, or of another version.
     """
-    try:
-        about = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Damaged("its header is not JSON") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise Damaged("its header does not say so")
-    if about.get("version") != VERSION:
-        raise Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {VERSION}")
+    about = parse_header(text, FORMAT, VERSION)
     types = {"seed": int, "problem": str, "subgoals": list, "success": bool, "fingerprint": str}
     for name, kind in types.items():
         if type(about.get(name)) is not kind:

@@ -216,14 +216,7 @@ def _describe(stores: Sequence[Store], resolution: str, blobs: dict[str, bytes])
 
 
 def _about(file: Any) -> dict[str, Any]:
-    try:
-        about = json.loads((file.metadata() or {}).get("multiravens", "null"))
-    except (ValueError, RecursionError) as error:
-        raise Damaged("its header is not JSON") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise Damaged("its header does not say so")
-    if about.get("version") != VERSION:
-        raise Damaged(f"it has format version {quote(about.get('version'))}, and this program reads {VERSION}")
+    about = episodes.parse_header((file.metadata() or {}).get("multiravens", "null"), FORMAT, VERSION)
     environments = about.get("environments")
     if about.get("resolution") not in episodes.RESOLUTIONS or not isinstance(environments, dict):
         raise Damaged("its header has no valid resolution or environments")
