@@ -17,6 +17,7 @@ from multiravens.runs import (
     CONFIG,
     EVALUATION,
     WEIGHTS,
+    find_run,
     hash_weights,
     read_config,
     read_evaluation,
@@ -47,7 +48,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     if config["dtype"] not in DTYPES:
         raise unknown("dtype", str(config["dtype"]), DTYPES)
     size = parse_size(config["shard_size"], "shard_size") if config["shard_size"] is not None else None
-    source = Path(str(config["run"])).expanduser()
+    source = find_run(str(config["run"]))
     out = Path(str(config["out"] or f"{str(source).rstrip('/')}-{config['dtype']}")).expanduser()
     _check_free(out)
     trained = read_config(source)

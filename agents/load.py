@@ -17,7 +17,7 @@ from multiravens.data.demonstrations import FACTORS
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import PIXEL, SHAPE
 from multiravens.heightmap import at_resolution
-from multiravens.runs import CONFIG, WEIGHTS, read_config
+from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config
 
 
 def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
@@ -83,7 +83,7 @@ def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu")
     Raises:
         UserError: the folder is not a run's, its checkpoint does not fit, or the pointer is unknown.
     """
-    folder = Path(run).expanduser()
+    folder = find_run(run)
     config = read_config(folder)
     try:
         network, conditioning = build(config)

@@ -22,7 +22,7 @@ from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
+from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config, write_config
 
 LEARNING_RATES = {
     "order": 0.05,
@@ -76,7 +76,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         raise unknown("train", kind, [*LEARNING_RATES, HARDEN])
     if config["run"] is None:
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
-    source = Path(str(config["run"])).expanduser()
+    source = find_run(str(config["run"]))
     trained = read_config(source)
     tensors, _ = read_tensors(source / WEIGHTS)
     if kind == HARDEN:

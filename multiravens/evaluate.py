@@ -20,7 +20,7 @@ from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
-from multiravens.runs import EVALUATION, hash_weights, read_config, read_evaluation, write_evaluation
+from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled
 
 
@@ -75,7 +75,7 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     """The agent, and the configuration it was trained with."""
     if config.run is None:
         return instantiate(config.agent), {}
-    run = Path(str(config.run)).expanduser()
+    run = find_run(str(config.run))
     actor = instantiate(config.loader)(run=run, pointer=config.pointer)
     return actor, read_config(run)
 
@@ -91,7 +91,7 @@ def _wanted(
         "pointer": actor.pointer,
         "resolution": actor.resolution,
         "environment": dict(environment),
-        "weights": hash_weights(Path(str(config.run)).expanduser()) if config.run else None,
+        "weights": hash_weights(find_run(str(config.run))) if config.run else None,
         "acting": acting,
         "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
         "program": cli.installed_version(),

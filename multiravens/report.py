@@ -18,7 +18,7 @@ from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
 from multiravens.restored import refuse_foreign
-from multiravens.runs import EVALUATION, METRICS, read_config, read_evaluation
+from multiravens.runs import EVALUATION, METRICS, find_run, read_config, read_evaluation
 from multiravens.statistics import bootstrap_mean, spelled, wilson
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
@@ -85,9 +85,9 @@ def report(config: DictConfig) -> None:
 def _folders(runs: Any) -> list[Path]:
     """The folders that the option `runs` names, itself or in the lines of a file."""
     if not isinstance(runs, str):
-        return [Path(str(folder)).expanduser() for folder in runs or []]
+        return [find_run(str(folder)) for folder in runs or []]
     try:
-        return [Path(line).expanduser() for line in Path(runs).expanduser().read_text().splitlines() if line]
+        return [find_run(line) for line in Path(runs).expanduser().read_text().splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"runs={runs}: give folders as in runs=[{runs}], or a file that names one a line") from error
 

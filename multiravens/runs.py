@@ -16,6 +16,8 @@ from multiravens.errors import UserError, quote
 VERSION = 1
 CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
 EVALUATION = "evaluation"
+PACKAGED = ("assets", "checkpoints")
+"""Where trained agents come with the program."""
 TRUSTED = "multiravens."
 """What names in a run's configuration must begin with to be built: a run's folder may come from anywhere."""
 
@@ -46,6 +48,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     for target in foreign_targets(built):
         raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {TRUSTED}* are loaded")
     return config
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run; `assets/checkpoints/NAME` is found where the program is, if it is not where the user is."""
+    folder = Path(run).expanduser()
+    packaged = Path(__file__).parent / folder
+    return packaged if folder.parts[:2] == PACKAGED and not folder.exists() and packaged.exists() else folder
 
 
 def hash_weights(folder: Path) -> str:
