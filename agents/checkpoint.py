@@ -1,6 +1,5 @@
 """Tensors in files: safetensors, nothing that is executed."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from multiravens.data.shards import fill_shards, find_shards, write_shards
+from multiravens.data.shards import read_shards, save_shards
 from multiravens.errors import UserError, quote
 from multiravens.runs import CONFIG, VERSION
 
 _FORMAT = "multiravens-agent"
-_HEADER_BYTES = 160
-"""At most, that a shard's header takes for a tensor beside its name."""
 
 
 def write_tensors(
@@ -38,25 +35,7 @@ def write_tensors(
         UserError: a tensor is larger than a shard, or the disk refuses.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    sizes = [tensor.nbytes + len(name) + _HEADER_BYTES for name, tensor in plain.items()]
-    cut_up = {} if shard_size is None else {"sha256": _digest(plain)}
-    header = json.dumps({"format": _FORMAT, "version": VERSION, **about, **cut_up}, sort_keys=True)
-    fixed = len(header) + _HEADER_BYTES
-    if shard_size is not None and fixed + max(sizes) > shard_size:
-        raise UserError(f"shard_size={shard_size}: one tensor takes {fixed + max(sizes)} bytes: give as many or more")
-    names = list(plain)
-    cut = fill_shards(sizes, None if shard_size is None else shard_size - fixed)
-    contents = (save({names[index]: plain[names[index]] for index in each}, {"multiravens": header}) for each in cut)
-    return write_shards(path, contents, len(cut))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of all tensors, which tells shards of one checkpoint from those of another."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return save_shards(path, plain, {"format": _FORMAT, "version": VERSION, **about}, save, shard_size, "shard_size=")
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -65,18 +44,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: the file or one of its shards is missing, cut short, not ours or of another version.
     """
-    shards = find_shards(path)
-    if not shards:
+    found = read_shards(path, _read_shard, "checkpoint")
+    if found is None:
         raise UserError(f"there is no checkpoint {path}: train first, or give the folder of a run that is")
-    tensors: dict[str, Tensor] = {}
-    abouts = []
-    for shard in shards:
-        found, about = _read_shard(shard)
-        tensors |= found
-        abouts.append(about)
-    if any(about != abouts[0] for about in abouts):
-        raise UserError(f"the shards of {path} are of several checkpoints: copy all of one")
-    return tensors, abouts[0]
+    return found
 
 
 def _read_shard(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

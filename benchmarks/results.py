@@ -9,12 +9,12 @@ made of those files alone. Without a sweep it only makes the tables.
 import argparse
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multiravens.agents.export import of_the_agent
-from multiravens.report import markdown, read_run, table_rows
+from multiravens.report import Run, markdown, read_run, table_rows
 from multiravens.runs import EVALUATION, read_config, write_config
 from multiravens.statistics import spelled
 
@@ -31,31 +31,32 @@ def take(sweep: Path) -> None:
         source = done.parent
         if "evaluate" not in json.loads(done.read_text())["stages"]:
             continue
-        kept = RESULTS / sweep.name / source.name
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(source / EVALUATION, kept / EVALUATION)
-        write_config(kept, of_the_agent(read_config(source)))
+        own = RESULTS / sweep.name / source.name
+        shutil.rmtree(own, ignore_errors=True)
+        shutil.copytree(source / EVALUATION, own / EVALUATION)
+        write_config(own, of_the_agent(read_config(source)))
 
 
-def tables() -> dict[str, str]:
-    """The Markdown of each table, by name: of every run and problem."""
-    made = {}
-    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
-        runs = [read_run(run, run.name) for run in sorted(folder.iterdir())]
-        about = f"By `python -m multiravens.sweep table={folder.name}`, and `python benchmarks/results.py`."
-        note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
-        made[folder.name] = "\n".join([f"# {folder.name}", "", about, note, "", markdown(list(table_rows(runs)))])
-    return made
+def kept() -> dict[str, list[Run]]:
+    """The runs of each table, by its name."""
+    folders = sorted(path for path in RESULTS.iterdir() if path.is_dir())
+    return {folder.name: [read_run(run, run.name) for run in sorted(folder.iterdir())] for folder in folders}
 
 
-def overview() -> str:
-    """For the README: a row for each run on all its problems, the expert and random actions below."""
+def table(name: str, runs: Sequence[Run]) -> str:
+    """The Markdown of one table: of every run and problem."""
+    about = f"By `python -m multiravens.sweep table={name}`, and `python benchmarks/results.py`."
+    note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
+    return "\n".join([f"# {name}", "", about, note, "", markdown(list(table_rows(runs)))])
+
+
+def overview(tables: Mapping[str, Sequence[Run]]) -> str:
+    """For the README: a row for each run on all its problems, the expert and random actions beside."""
     rows = []
-    for folder in sorted(path for path in RESULTS.iterdir() if path.is_dir()):
-        runs = {run.name: read_run(run, run.name) for run in sorted(folder.iterdir())}
-        for row in table_rows(list(runs.values())):
-            if row["problem"].startswith("all "):
-                rows.append(_line(row, runs[row["label"]].config if row["label"] in runs else {}))
+    for runs in tables.values():
+        configs = {run.label: run.config for run in runs}
+        told = [row for row in table_rows(runs) if row["problem"].startswith("all ")]
+        rows += [_line(row, configs.get(row["label"], {})) for row in told]
     return "\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *rows])
 
 
@@ -80,11 +81,12 @@ def main() -> None:
     parser.add_argument("sweeps", nargs="*", type=Path)
     for sweep in parser.parse_args().sweeps:
         take(sweep.resolve())
-    for name, text in tables().items():
-        (RESULTS / f"{name}.md").write_text(text)
+    tables = kept()
+    for name, runs in tables.items():
+        (RESULTS / f"{name}.md").write_text(table(name, runs))
     before, _, rest = README.read_text().partition(START)
     _, _, after = rest.partition(END)
-    README.write_text(f"{before}{START}\n{overview()}\n{END}{after}")
+    README.write_text(f"{before}{START}\n{overview(tables)}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 from multiravens.errors import UserError
 from multiravens.lanes import Lanes, Seen, Start
-from multiravens.statistics import Comparison, bootstrap_mean, paired_bootstrap, wilson
+from multiravens.statistics import Comparison, paired_bootstrap, summarise
 
 BATCH = 8
 """Episodes abreast. It never changes with the number of workers, so neither does what the agent is asked at once."""
@@ -163,15 +163,9 @@ def _record(seed: int, start: Start, seen: Sequence[Seen]) -> Record:
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Mean return with its bootstrap interval, success with Wilson's, credit by module, and why episodes ended."""
-    returns = [record.returned for record in records]
-    successes = sum(record.success for record in records)
     modules = records[0].credit_by_module
     return {
-        "episodes": len(records),
-        "mean_return": float(np.mean(returns)),
-        "mean_return_interval": list(bootstrap_mean(returns)),
-        "success_rate": successes / len(records),
-        "success_interval": list(wilson(successes, len(records))),
+        **summarise([record.returned for record in records], sum(record.success for record in records)),
         "steps": float(np.mean([record.steps for record in records])),
         "credit_by_module": {
             name: float(np.mean([record.credit_by_module[name] for record in records])) for name in modules

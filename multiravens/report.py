@@ -19,7 +19,7 @@ from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
 from multiravens.restored import refuse_foreign
 from multiravens.runs import EVALUATION, METRICS, find_run, read_config, read_evaluation
-from multiravens.statistics import bootstrap_mean, spelled, wilson
+from multiravens.statistics import spelled, summarise
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
@@ -151,15 +151,7 @@ def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     episodes = [row for part in parts for row in part["episodes"]]
-    returns = [float(row["returned"]) for row in episodes]
-    successes = sum(bool(row["success"]) for row in episodes)
-    figures = {
-        "episodes": len(episodes),
-        "mean_return": sum(returns) / len(returns),
-        "mean_return_interval": bootstrap_mean(returns),
-        "success_rate": successes / len(episodes),
-        "success_interval": wilson(successes, len(episodes)),
-    }
+    figures = summarise([float(row["returned"]) for row in episodes], sum(bool(row["success"]) for row in episodes))
     return {"summary": figures, "skipped": [row for part in parts for row in part["skipped"]]}
 
 

@@ -1,7 +1,7 @@
 """Intervals for rates, means and differences; all draws have a generator of their own, so equal data, equal numbers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,17 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(
         [values[rng.integers(len(values), size=(RESAMPLES // 10, len(values)))].mean(1) for _ in range(10)]
     )
+
+
+def summarise(returns: Sequence[float], successes: int) -> dict[str, Any]:
+    """Mean return and rate of full success of N episodes, with their 95 % intervals, as plain values."""
+    return {
+        "episodes": len(returns),
+        "mean_return": float(np.mean(returns)),
+        "mean_return_interval": list(bootstrap_mean(returns)),
+        "success_rate": successes / len(returns),
+        "success_interval": list(wilson(successes, len(returns))),
+    }
 
 
 def _interval(means: NDArray[np.float64], confidence: float) -> Interval:

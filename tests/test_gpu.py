@@ -20,14 +20,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 TINY = ["problems=[synthetic,other]", "demos=6", "batch=8", "checkpoint_every=1000", "log_every=10", "device=cuda"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    synthetic.write(folder, 6)
-    synthetic.write(folder, 6, "other")
-    return folder
-
-
 def configured(data: Path, run: Path, *overrides: str) -> dict[str, object]:
     return synthetic.configured(*TINY, f"data='{data}'", f"run='{run}'", *overrides)
 

@@ -209,7 +209,7 @@ def test_shards_of_another_pack_are_refused(data: Path, tmp_path: Path) -> None:
         (["--demos", "0"], "--demos 0: give 1 or more"),
         (["--demos", "9"], "has 3 episodes, and --demos 9 asks for more"),
         (["--shard-size", "1 parsec"], "--shard-size='1 parsec': give a size such as 16MiB"),
-        (["--shard-size", "2KiB"], r"--shard-size 2048: one episode takes \d+ bytes"),
+        (["--shard-size", "2KiB"], r"--shard-size 2048: one of its parts takes \d+ bytes"),
         (["--out", "pack.zip"], "--out pack.zip: give a name that ends with .safetensors"),
     ],
 )

@@ -34,14 +34,6 @@ MODULAR += ["problems=[synthetic,other]"]
 """Of TINY's size, with programs for two problems."""
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    synthetic.write(folder, 6)
-    synthetic.write(folder, 6, "other")
-    return folder
-
-
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()

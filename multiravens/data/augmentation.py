@@ -1,7 +1,7 @@
 """Turning and shifting a sample as a whole: observation, goals and action alike."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -71,8 +71,9 @@ def moved(batch: Batch, warp: Warp) -> Batch:
     cos, sin, down, right = upload(columns, batch.images.device).unbind(1)
 
     def at(points: Tensor) -> Tensor:
-        rows, columns = (points[:, axis].double() - middle[axis] for axis in range(2))
-        return torch.stack([cos * rows + sin * columns + down, cos * columns - sin * rows + right], dim=1).float()
+        centred = [points[:, axis].double() - middle[axis] for axis in range(2)]
+        rows, columns = _turned(centred[0], centred[1], cos, sin)
+        return torch.stack([rows + down, columns + right], dim=1).float()
 
     pick, place = at(batch.pick), at(batch.place)
     return batch._replace(images=warp_images(batch.images, warp), pick=pick, place=place)
@@ -102,5 +103,10 @@ def _move(points: np.ndarray, turn: np.ndarray, shift: np.ndarray, shape: tuple[
     """Points (..., 2) given as row and column, turned about the picture's middle and shifted."""
     middle = (np.array(shape) - 1) / 2
     rows, columns = np.moveaxis(points - middle, -1, 0)
-    cos, sin = np.cos(turn), np.sin(turn)
-    return np.stack([cos * rows + sin * columns, cos * columns - sin * rows], axis=-1) + middle + shift
+    rows, columns = _turned(rows, columns, np.cos(turn), np.sin(turn))
+    return np.stack([rows, columns], axis=-1) + middle + shift
+
+
+def _turned(rows: Any, columns: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+    """Rows and columns, of arrays or tensors, turned about the origin."""
+    return cos * rows + sin * columns, cos * columns - sin * rows

@@ -5,8 +5,6 @@ picture as its difference from the one before. Most of a table stays as it is fr
 takes a third to a half of its own file's size.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +21,7 @@ from safetensors.numpy import load, save
 from multiravens.data import episode as episodes
 from multiravens.data.codec import dequantize_height, quantize_height
 from multiravens.data.episode import Damaged, Episode, Header, read_episode
-from multiravens.data.shards import fill_shards, find_shards, write_shards
+from multiravens.data.shards import find_shards, read_shards, save_shards
 from multiravens.data.store import Store
 from multiravens.errors import UserError, quote
 from multiravens.geometry import SHAPE
@@ -33,7 +31,6 @@ FORMAT = "multiravens-pack"
 VERSION = 1
 SUFFIX = ".safetensors"
 _LEVEL = 19
-_HEADER_BYTES = 128  # at most, that a shard's header takes for an episode beside its key
 
 
 @dataclass(frozen=True)
@@ -67,19 +64,11 @@ class Pack:
             UserError: If it's missing, lacks a shard, is cut short, is not a pack or is of another version.
         """
         path = Path(path).expanduser()
-        found = find_shards(path)
-        if not found:
+        found = read_shards(path, _listed, "pack")
+        if found is None:
             raise UserError(f"there is no pack {path}: make one with `multiravens data pack DATA --out {path}`")
-        shards: dict[str, Path] = {}
-        abouts = []
-        for shard in found:
-            with _reading(shard), safe_open(shard, framework="numpy") as file:
-                abouts.append(_about(file))
-                shards |= dict.fromkeys(file.keys(), shard)
-        for shard, about in zip(found, abouts, strict=True):
-            if about != abouts[0]:
-                raise UserError(f"{shard} is of another pack than {found[0]}: copy all shards of one pack")
-        seeds: dict[str, list[int]] = {name: [] for name in abouts[0]["environments"]}
+        shards, about = found
+        seeds: dict[str, list[int]] = {name: [] for name in about["environments"]}
         for key in shards:
             name, _, seed = key.rpartition("/")
             if name not in seeds or not re.fullmatch(r"\d{6,12}", seed, re.ASCII) or key != _key(name, int(seed)):
@@ -89,7 +78,7 @@ class Pack:
             if not each:
                 raise UserError(f"{path} names {quote(name)} and holds no episode of it: copy it again, or pack again")
             each.sort()
-        return cls(path, abouts[0]["resolution"], abouts[0]["environments"], seeds, shards)
+        return cls(path, about["resolution"], about["environments"], seeds, shards)
 
     def read(self, name: str, seed: int, resolution: str | None = None) -> Episode:
         """Reads an episode.
@@ -172,20 +161,14 @@ def write_pack(
             blobs[_key(store.name, seed)] = blob
             if update:
                 update(len(blobs), "")
-    about = _describe(stores, resolution, blobs)
-    fixed = len(json.dumps(about)) + _HEADER_BYTES
-    sizes = [len(blob) + len(key) + _HEADER_BYTES for key, blob in blobs.items()]
-    if shard_size is not None and fixed + max(sizes) > shard_size:
-        raise UserError(
-            f"--shard-size {shard_size}: one episode takes {fixed + max(sizes)} bytes: give as many or more"
-        )
-    names = list(blobs)
-    cut = fill_shards(sizes, None if shard_size is None else shard_size - fixed)
-    contents = (
-        save({names[index]: np.frombuffer(blobs[names[index]], np.uint8) for index in each}, {"multiravens": about})
-        for each in cut
-    )
-    return write_shards(path, contents, len(cut))
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "resolution": resolution,
+        "environments": {store.name: store.environment for store in stores},
+    }
+    arrays = {key: np.frombuffer(blob, np.uint8) for key, blob in blobs.items()}
+    return save_shards(path, arrays, about, save, shard_size, "--shard-size ")
 
 
 def _key(name: str, seed: int) -> str:
@@ -201,18 +184,10 @@ def _first(store: Store, demos: int | None) -> list[int]:
     return seeds[:demos]
 
 
-def _describe(stores: Sequence[Store], resolution: str, blobs: dict[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for key, blob in blobs.items():
-        digest.update(key.encode() + hashlib.sha256(blob).digest())
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "resolution": resolution,
-        "sha256": digest.hexdigest(),
-        "environments": {store.name: store.environment for store in stores},
-    }
-    return json.dumps(about, sort_keys=True)
+def _listed(shard: Path) -> tuple[dict[str, Path], dict[str, Any]]:
+    """Where each episode of a shard is, and what the shard says of itself."""
+    with _reading(shard), safe_open(shard, framework="numpy") as file:
+        return dict.fromkeys(file.keys(), shard), _about(file)
 
 
 def _about(file: Any) -> dict[str, Any]:

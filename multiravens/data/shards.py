@@ -1,13 +1,18 @@
-"""One file in shards of at most a given size: `NAME-00001-of-00003.safetensors`, as model hubs name them."""
+"""One safetensors file in shards of a given size, as model hubs name them: `NAME-00001-of-00003.safetensors`."""
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError, quote
 
+_Read = TypeVar("_Read")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}", re.ASCII | re.DOTALL)
+_HEADER_BYTES = 160  # at most, that a header takes for an array beside its name
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
@@ -57,6 +62,70 @@ def find_shards(path: Path) -> list[Path]:
     if missing:
         raise UserError(f"{path.parent} lacks {len(missing)} of {len(expected)} shards: copy {missing[0]} there")
     return expected
+
+
+def read_shards(
+    path: Path, read: Callable[[Path], tuple[dict[str, _Read], dict[str, Any]]], kind: str
+) -> tuple[dict[str, _Read], dict[str, Any]] | None:
+    """Reads a file, or all its shards as one.
+
+    Args:
+        path: The file that they make up.
+        read: Of a shard, what it holds by name, and what it says of itself.
+        kind: What the file is, for the error.
+
+    Returns:
+        What all hold, and what they say of themselves; None if there is no file.
+
+    Raises:
+        UserError: If a shard is missing or of another file.
+    """
+    shards = find_shards(path)
+    parts = [read(shard) for shard in shards]
+    for shard, (_, about) in zip(shards, parts, strict=True):
+        if about != parts[0][1]:
+            raise UserError(f"{shard} is of another {kind} than {shards[0]}: copy all shards of one {kind}")
+    return ({name: each for held, _ in parts for name, each in held.items()}, parts[0][1]) if parts else None
+
+
+def save_shards(
+    path: Path,
+    arrays: Mapping[str, Any],
+    about: Mapping[str, Any],
+    save: Callable[[dict[str, Any], dict[str, str]], bytes],
+    shard_size: int | None,
+    option: str,
+) -> list[Path]:
+    """Writes arrays as one safetensors file, or as shards that say which others they belong to.
+
+    Args:
+        path: The file.
+        arrays: By name, NumPy's or torch's.
+        about: What the file says of itself.
+        save: safetensors' for arrays of that kind.
+        shard_size: Of the shards at most [bytes]; None is one file.
+        option: That a user gives it by, for the error.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: If an array is larger than a shard, or the disk refuses.
+    """
+    told = dict(about)
+    if shard_size is not None:
+        told["sha256"] = hashlib.sha256(save(dict(arrays), {})).hexdigest()
+    header = {"multiravens": json.dumps(told, sort_keys=True)}
+    fixed = len(json.dumps(header)) + _HEADER_BYTES
+    sizes = [array.nbytes + len(name) + _HEADER_BYTES for name, array in arrays.items()]
+    if shard_size is not None and fixed + max(sizes) > shard_size:
+        raise UserError(
+            f"{option}{shard_size}: one of its parts takes {fixed + max(sizes)} bytes: give as many or more"
+        )
+    cut = fill_shards(sizes, None if shard_size is None else shard_size - fixed)
+    names = list(arrays)
+    contents = (save({names[index]: arrays[names[index]] for index in each}, header) for each in cut)
+    return write_shards(path, contents, len(cut))
 
 
 def write_shards(path: Path, contents: Iterable[bytes], count: int) -> list[Path]:
