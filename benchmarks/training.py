@@ -125,7 +125,7 @@ class Bench:
         """Floating-point operations that training takes a sample."""
         with FlopCounterMode(display=False, custom_mapping=FOURIER) as counter:
             outcome, penalty = self.trainer.score(self.sampler.draw(0).samples)
-            (outcome.pick + outcome.place + penalty).sum().backward()
+            self.trainer.fabric.backward((outcome.pick + outcome.place + penalty).sum())
         return counter.get_total_flops() / self.batch
 
     def fewest_bytes(self) -> float:
