@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -86,9 +87,10 @@ class TransporterAgent(Agent):
         return to_action(pick, place, scores.turn)
 
     def score(self, views: Sequence[View], batch: int = BATCH) -> list[Scores]:
-        """What the network makes of each view."""
+        """What the network makes of each view, to the bit whatever number of cores there are."""
         starts = range(0, len(views), batch)
-        return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
+        with _one_thread():
+            return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
 
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[Scores]:
@@ -126,6 +128,17 @@ class TransporterAgent(Agent):
         color = np.concatenate([view.color[None], view.goal_color[goals]])
         height = np.concatenate([view.height[None], view.goal_height[goals]])
         return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums that threads share out are rounded otherwise with each number of them, and contact tells the difference."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _choose(logits: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

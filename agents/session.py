@@ -29,7 +29,7 @@ from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, STATE, read_config, write_config
 
 _WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
-"""Options that may differ when a run is taken up again: they do not decide its numbers on one device."""
+"""Options that may differ when a run is taken up again: they decide its numbers by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
 _TRAINER = (
     "steps",

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from multiravens.agents.agent import View
 from multiravens.agents.load import load_agent
@@ -42,3 +44,19 @@ def test_it_does_what_was_measured(run: Path) -> None:
     # Another processor may round otherwise, and so decide otherwise now and then.
     same = sum(record.returned == row["returned"] for record, row in zip(measured.records, known, strict=True))
     assert same >= 6
+
+
+def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
+    agent, rng = load_agent(run), np.random.default_rng(0)
+    color = rng.integers(256, size=(3, 160, 80, 3), dtype=np.uint8)
+    height = rng.uniform(0, 0.1, (3, 160, 80)).astype(np.float32)
+    problem = read_config(find_run(run))["problems"][0]
+    view = View(color[0], height[0], color[1], height[1], color[2:], height[2:], 0, 0, 0, problem)
+    threads = torch.get_num_threads()
+    odds = []
+    for count in (1, 4):
+        torch.set_num_threads(count)
+        odds.append(agent.score([view])[0].pick)
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(threads)
+    assert np.array_equal(odds[0], odds[1])
