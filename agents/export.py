@@ -32,7 +32,9 @@ _OF_THE_MACHINE = ("run", "data", "device", "devices", "threads")
 
 
 def export(config: Mapping[str, Any]) -> list[Path]:
-    """Write a run's agent into a folder of its own; given again, it takes up what was measured there into the card.
+    """Write a run's agent into a folder of its own, with what was measured of it if its bytes are the run's.
+
+    Given again, it takes up what was measured of the folder into the card.
 
     Args:
         config: of `export.yaml`, plain values.
@@ -59,8 +61,18 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     with locked(out, "out"):
         paths = write_tensors(out / WEIGHTS, rounded, about, size)
         write_config(out, kept)
+        _take_along(source, out)
         write_whole(out / CARD, "\n".join(_card(out, kept, rounded, about)).encode())
     return [*paths, out / CONFIG, out / CARD]
+
+
+def _take_along(source: Path, out: Path) -> None:
+    """What was measured of a run holds for the same bytes."""
+    weights = hash_weights(out)
+    for path in sorted((source / EVALUATION).glob("*.json")):
+        if read_evaluation(path)["weights"] == weights:
+            (out / EVALUATION).mkdir(exist_ok=True)
+            write_whole(out / EVALUATION / path.name, path.read_bytes())
 
 
 def of_the_agent(config: Mapping[str, Any]) -> dict[str, Any]:

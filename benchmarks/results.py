@@ -75,18 +75,23 @@ def _line(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def texts() -> dict[Path, str]:
+    """What the files of the tables, and the README, are to hold."""
+    tables = kept()
+    before, _, rest = README.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    made = {RESULTS / f"{name}.md": table(name, runs) for name, runs in tables.items()}
+    return made | {README: f"{before}{START}\n\n{overview(tables)}\n\n{END}{after}"}
+
+
 def main() -> None:
     """Take, then tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweeps", nargs="*", type=Path)
     for sweep in parser.parse_args().sweeps:
         take(sweep.resolve())
-    tables = kept()
-    for name, runs in tables.items():
-        (RESULTS / f"{name}.md").write_text(table(name, runs))
-    before, _, rest = README.read_text().partition(START)
-    _, _, after = rest.partition(END)
-    README.write_text(f"{before}{START}\n{overview(tables)}\n{END}{after}")
+    for path, text in texts().items():
+        path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ def read_run(folder: Path, label: str) -> Run:
     for name in ("demos", "steps", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
-    evaluations = {path.stem: read_evaluation(path) for path in sorted((folder / EVALUATION).glob("*.json"))}
-    return Run(label, folder, config, metrics, evaluations)
+    evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
+    return Run(label, folder, config, metrics, dict(sorted(evaluations.items())))
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

@@ -76,10 +76,15 @@ def test_the_card_has_what_was_measured_with_the_weights_that_it_comes_with(tmp_
     assert main(words) == 0
     assert evaluate([f"run={out}", "episodes=1", "workers=1"]) == 0
     assert main(words) == 0
+    measured = "| placing | 0.000 [0.000, 0.000] | 0.000"
     card = (out / "README.md").read_text()
-    assert "| placing | 0.000 [0.000, 0.000] | 0.000" in card and "| 1 | 1.000 |" in card
+    assert measured in card and "| 1 | 1.000 |" in card
     assert main([*words[:2], "dtype=float32"]) == 0
     assert "Not measured yet" in (out / "README.md").read_text()
+    assert evaluate([f"run={run}", "episodes=1", "workers=1"]) == 0
+    for dtype in ("float32", "bfloat16"):  # the same bytes are measured already, others are not
+        assert main([f"run={run}", f"out={tmp_path / dtype}", f"dtype={dtype}"]) == 0
+        assert (measured in (tmp_path / dtype / "README.md").read_text()) == (dtype == "float32")
 
 
 def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

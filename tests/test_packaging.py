@@ -2,6 +2,7 @@
 
 import ast
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -138,3 +139,9 @@ def test_ci_runs_the_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     assert "make test" in script.read_text()
+
+
+def test_the_tables_of_results_are_those_of_the_kept_episodes() -> None:
+    made = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))["texts"]()
+    assert len(made) > 1
+    assert {path: path.read_text() for path in made} == made
