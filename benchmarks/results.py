@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multiravens.agents.export import of_the_agent
-from multiravens.report import Run, markdown, read_run, table_rows
+from multiravens.report import NOTE, Run, markdown, read_run, table_rows
 from multiravens.runs import EVALUATION, read_config, write_config
 from multiravens.statistics import spelled
 
@@ -46,29 +46,19 @@ def kept() -> dict[str, list[Run]]:
 def table(name: str, runs: Sequence[Run]) -> str:
     """The Markdown of one table: of every run and problem."""
     about = f"By `python -m multiravens.sweep table={name}`, and `python benchmarks/results.py`."
-    note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
-    return "\n".join([f"# {name}", "", about, note, "", markdown(list(table_rows(runs)))])
+    return "\n".join([f"# {name}", "", about, NOTE, "", markdown(list(table_rows(runs)))])
 
 
 def overview(tables: Mapping[str, Sequence[Run]]) -> str:
     """For the README: a row for each run on all its problems, the expert and random actions beside."""
-    rows = []
-    for runs in tables.values():
-        configs = {run.label: run.config for run in runs}
-        told = [row for row in table_rows(runs) if row["problem"].startswith("all ")]
-        rows += [_line(row, configs.get(row["label"], {})) for row in told]
+    rows = [_line(row) for runs in tables.values() for row in table_rows(runs) if row["problem"].startswith("all ")]
     return "\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *rows])
 
 
-def _line(row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, Any]) -> str:
     figures = row["summary"]
-    network = row["way"].split(", ")[1] if config else ""
     cells = [
-        row["agent"],
-        network,
-        config.get("resolution", ""),
-        row["sampling"],
-        str(row["demos"]),
+        *(str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos")),
         spelled(figures["mean_return"], figures["mean_return_interval"]),
         spelled(figures["success_rate"], figures["success_interval"]),
     ]

@@ -28,7 +28,9 @@ th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;dis
 h2{margin-top:2em}p.note{color:#686e78}"""
 
 
+NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
 _ALL = "all"
+_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling"), "")
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -105,7 +107,7 @@ def read_run(folder: Path, label: str) -> Run:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not all(isinstance(line, dict) and set(_METRICS) <= set(line) for line in metrics):
         raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
-    for name in ("demos", "steps", "task_sampling", "step_sampling"):
+    for name in ("demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
     evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
@@ -126,6 +128,8 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "agent": content["agent"],
                 "demos": run.config["demos"],
                 "steps": run.config["steps"],
+                "network": _network(run.config),
+                "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
                 "way": _way(run.config),
                 "summary": content["summary"],
@@ -134,8 +138,8 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
             for name, other in content["beside"].items():
                 if (problem, name) not in told:
                     told.add((problem, name))
-                    blank = {"demos": "", "steps": "", "sampling": "", "skipped": len(other["skipped"])}
-                    yield {"problem": problem, "label": name, "agent": name, "summary": other["summary"], **blank}
+                    figures = {"summary": other["summary"], "skipped": len(other["skipped"])}
+                    yield {"problem": problem, "label": name, "agent": name, **_UNTRAINED, **figures}
 
 
 def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -247,11 +251,10 @@ def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Seque
         "</pre></details>"
         for run in runs
     )
-    note = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
     missing = "" if rows else "<p>No run here was measured yet: run multiravens.evaluate.</p>"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>MultiRavens report</title><style>{_STYLE}</style>'
-        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{note}</p>'
+        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{NOTE}</p>'
         f"<h2>Pictures</h2>{images}<h2>Settings</h2>{settings}</html>"
     )
 
@@ -277,9 +280,12 @@ def _sampling(config: Mapping[str, Any]) -> str:
 
 def _way(config: Mapping[str, Any]) -> str:
     """Agent, backbone and sampling in a few words."""
+    return f"{config['agent']['name']}, {_network(config)}, {_sampling(config)}"
+
+
+def _network(config: Mapping[str, Any]) -> str:
     backbone = config["backbone"].get("streams") or config["backbone"]["network"]
-    kind = str(backbone["_target_"]).rpartition(".")[2].removesuffix("Streams").lower()
-    return f"{config['agent']['name']}, {kind}, {_sampling(config)}"
+    return str(backbone["_target_"]).rpartition(".")[2].removesuffix("Streams").lower()
 
 
 def _brief(config: Mapping[str, Any]) -> dict[str, Any]:
