@@ -28,7 +28,7 @@ from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, STATE, read_config, write_config
 
-_WHERE = ("run", "data", "device", "devices", "threads", "trainer", "checkpoint_every")
+_WHERE = ("run", "data", "device", "devices", "threads", "compile", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they decide its numbers by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
 _TRAINER = (
@@ -58,12 +58,12 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
 
     Raises:
         UserError: an option can't be met, the demonstrations are too few, the folder holds another run or is in use, a
-            checkpoint does not fit, or memory runs out.
+            checkpoint does not fit, the network can't be compiled, or memory runs out.
     """
     check(config)
     problems = parse_problems(config["problems"] or ["placing"])
-    with memory_told(config):
-        network, conditioning = _network({**config, "problems": problems})
+    with memory_told(config), compiling_told(config):
+        network, conditioning = network_of({**config, "problems": problems})
         described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
         return learn(config, problems, network, conditioning, described, update)
 
@@ -224,11 +224,48 @@ def _trainable() -> list[str]:
     return [name for name, file in files.items() if "conditioning" in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
-def _network(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+    """The network as it starts, and its conditioning.
+
+    Raises:
+        UserError: an option can't be met.
+    """
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])
-    return build(config)
+    network, conditioning = build(config)
+    if config["compile"]:
+        _check_compile(config)
+        network.compile(backend=config["compile"])
+    return network, conditioning
+
+
+def _check_compile(config: Mapping[str, Any]) -> None:
+    chosen = str(config["compile"])
+    if chosen not in torch.compiler.list_backends(exclude_tags=()):
+        raise unknown("compile", chosen, torch.compiler.list_backends())
+    if config["backbone"]["streams"]:
+        raise UserError(
+            f"compile={chosen}: this backbone takes each problem's part of a batch by itself, of any size; "
+            "use compile=null, or backbone=base or small"
+        )
+
+
+@contextmanager
+def compiling_told(config: Mapping[str, Any]) -> Iterator[None]:
+    """Turns a failure of torch.compile into a line that says how to do without.
+
+    Raises:
+        UserError: it failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Imported where it has been already: it takes seconds.
+        if not config["compile"] or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            raise
+        told = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
+        raise UserError(f"compile={config['compile']} failed, compile=null does without: {told}") from error
 
 
 def fabric_of(config: Mapping[str, Any]) -> Fabric:

@@ -1,6 +1,7 @@
 """Speed of training and acting on this machine, as ratios to the original's configuration and to the machine's floor.
 
 Run: python benchmarks/training.py [--rounds 3] [--threads 2] [--device auto] [--batch 8] [--data demos.safetensors]
+         [--precision 32-true] [--compile inductor]
 
 The original's configuration is `backbone=resnet43`: full resolution, 36 crops through a 43-layer network, one sample a
 step, single precision. All configurations are measured in turn in each round, so that whatever else the machine does
@@ -31,9 +32,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from multiravens.agents.agent import View
-from multiravens.agents.load import build
 from multiravens.agents.policy import TransporterAgent
-from multiravens.agents.session import PRECISIONS, fabric_of
+from multiravens.agents.session import PRECISIONS, fabric_of, network_of
 from multiravens.agents.training import Trainer
 from multiravens.configuration import compose
 from multiravens.construction import instantiate
@@ -51,6 +51,8 @@ CONFIGURATIONS = {
     "modular, half": ["backbone=modular", "resolution=half"],
     "small, half": ["backbone=small", "resolution=half"],
 }
+COMPILED = ("base, full", "small, half")
+"""What `--compile` compiles."""
 TARGETS = {"cpu": {"base, full": 20.0, "small, half": 200.0}, "cuda": {"base, full": 50.0}}
 """Times the original's samples a second."""
 _STEPS = {"cpu": {ORIGINAL: 1, "base, full": 3, "modular, half": 5, "small, half": 10}, "cuda": {ORIGINAL: 5}}
@@ -68,8 +70,7 @@ class Bench:
 
     def __init__(self, overrides: list[str], episodes: list[Episode]) -> None:
         config: Any = OmegaConf.to_container(compose("train", overrides))
-        torch.manual_seed(0)
-        network, conditioning = build(config)
+        network, conditioning = network_of(config)
         half = config["resolution"] == "half"
         seen = [_reduced(episode) for episode in episodes] if half else episodes
         self.batch = config["batch"]
@@ -235,15 +236,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="32-true", choices=PRECISIONS)
     parser.add_argument("--batch", type=int, default=8, help="of all configurations but the original's")
+    parser.add_argument("--compile", help="the plain networks, with this backend of torch.compile")
     parser.add_argument("--data", help="a folder or a pack with 4 demonstrations of placing, at full resolution")
     options = parser.parse_args()
     keep_memory()
     torch.set_num_threads(options.threads)
     episodes = _episodes(4, options.data)
-    ours = [f"batch={options.batch}", f"precision={options.precision}"]
     benches = {
-        name: Bench([*overrides, f"device={options.device}", *(() if name == ORIGINAL else ours)], episodes)
-        for name, overrides in CONFIGURATIONS.items()
+        name: Bench([*overrides, *_asked(name, options)], episodes) for name, overrides in CONFIGURATIONS.items()
     }
     kind = benches[ORIGINAL].device.type
     for bench in benches.values():
@@ -253,7 +253,8 @@ def main() -> None:
         for name, bench in benches.items():
             speeds[name].append(bench.train(_STEPS[kind].get(name, _STEPS_ELSE)))
     medians = {name: statistics.median(measured) for name, measured in speeds.items()}
-    title = f"Training, {kind}, batch {options.batch}, {options.precision}, {options.threads} threads"
+    compiled = f", compile={options.compile}" if options.compile else ""
+    title = f"Training, {kind}, batch {options.batch}, {options.precision}, {options.threads} threads{compiled}"
     table = Table("figure", "measured", "target", title=title)
     for name, measured in medians.items():
         target = f">= {TARGETS[kind][name]:.0f}x" if name in TARGETS[kind] else ""
@@ -267,6 +268,16 @@ def main() -> None:
         table.add_row(f"one action, {name}", f"{seconds:.4f} s", "<= 0.15 s" if kind == "cpu" else "<= 0.01 s")
     _add_floor(table, benches, medians, options.precision)
     Console(width=150).print(table)
+
+
+def _asked(name: str, options: argparse.Namespace) -> list[str]:
+    """Overrides of a configuration that the command's options stand for."""
+    words = [f"device={options.device}"]
+    if name != ORIGINAL:
+        words += [f"batch={options.batch}", f"precision={options.precision}"]
+    if name in COMPILED and options.compile:
+        words.append(f"compile={options.compile}")
+    return words
 
 
 def _add_floor(table: Table, benches: Mapping[str, Bench], medians: Mapping[str, float], precision: str) -> None:

@@ -40,10 +40,11 @@ def test_the_host_waits_for_nothing(backbone: str, data: Path, tmp_path: Path, m
     train(configured(data, tmp_path / "run", f"backbone={backbone}", "steps=12", "task_sampling=adaptive"))
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_it_learns_as_on_a_cpu(precision: str, data: Path, tmp_path: Path) -> None:
-    words = ["backbone=small", "steps=150", f"precision={precision}"]
-    figures = train(configured(data, tmp_path / "run", *words))
+@pytest.mark.parametrize(
+    "words", ["precision=32-true", "precision=bf16-mixed", "compile=inductor", "compile=cudagraphs"]
+)
+def test_it_learns_as_on_a_cpu(words: str, data: Path, tmp_path: Path) -> None:
+    figures = train(configured(data, tmp_path / "run", "backbone=small", "steps=150", words))
     assert figures["accuracy_pick"] > 0.8 and figures["accuracy_place"] > 0.6
     assert load_agent(tmp_path / "run").network is not None  # on a CPU
 

@@ -253,6 +253,22 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
 
 
+def test_a_compiled_network_takes_the_same_steps(data: Path, tmp_path: Path) -> None:
+    for name, words in {"plain": [], "compiled": ["compile=eager"]}.items():
+        train(configured(data, tmp_path / name, *words, "steps=4"))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    plain, compiled = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("plain", "compiled"))
+    torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4)
+    # Taken up without, and by an agent: the files are as of a plain network.
+    assert train(configured(data, tmp_path / "compiled", "steps=4"))["parameters"] > 0
+    assert load_agent(tmp_path / "compiled").network is not None
+
+
+def test_a_compiler_that_fails_is_told_in_one_line(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"compile=tvm failed, compile=null does without: .*install.*tvm"):
+        train(configured(data, tmp_path / "run", "compile=tvm"))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -267,6 +283,8 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
         (["backbone=modular"], "backbone.network.depth=2: blocks are the bank's, so give 0"),
         (["resolution=tiny"], "unknown resolution 'tiny': choose from"),
         (["precision=foo"], "unknown precision 'foo': choose from"),
+        (["compile=inducter"], "unknown compile 'inducter': choose from inductor"),
+        ([*MODULAR, "problems=[synthetic]", "compile=inductor"], "each problem's part of a batch by itself"),
         (["weight_decay=-1.0"], "weight_decay=-1.0: give 0 or more"),
         (["device=cpu:0"], "device=cpu:0: give auto, cpu, cuda"),
         (["threads=-1"], "threads=-1: give 1 to 1024"),
