@@ -236,7 +236,8 @@ def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     network, conditioning = build(config)
     if config["compile"]:
         _check_compile(config)
-        network.compile(backend=config["compile"])
+        # Batches are all of one size; kernels for any size would be slower, and inductor fails on ours.
+        network.compile(backend=config["compile"], dynamic=False)
     return network, conditioning
 
 
