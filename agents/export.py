@@ -27,7 +27,7 @@ from multiravens.statistics import spelled
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
-_OF_THE_MACHINE = ("run", "data", "device", "devices", "threads")
+_OF_THE_MACHINE = ("run", "data", "device", "devices", "threads", "compile")
 """Options that say nothing of the agent."""
 
 
@@ -134,10 +134,12 @@ def _card(
     yield from ("", "## Results", "")
     yield from _results(out, problems)
     yield from ("", "## Limits", "")
+    # Streams that a backbone brings have parts for each of its problems.
+    known = "knows only" if config["backbone"]["streams"] else "was trained on"
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
         "another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
-        f"knows only the problems above. Its goal pointer follows `{config['pointer']}` unless it is told otherwise."
+        f"{known} the problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise."
     )
     yield ""
 
@@ -157,19 +159,27 @@ def _environment(problem: str, environment: Mapping[str, Any]) -> list[str]:
 
 
 def _results(out: Path, problems: list[str]) -> Iterator[str]:
-    """The table of what was measured with the weights that are there."""
+    """Tables of what was measured with the weights that are there."""
     weights = hash_weights(out)
-    found = {problem: out / EVALUATION / f"{problem}.json" for problem in problems}
-    contents = {problem: read_evaluation(path) for problem, path in found.items() if path.exists()}
+    contents = {path.stem: read_evaluation(path) for path in sorted((out / EVALUATION).glob("*.json"))}
     measured = {problem: each for problem, each in contents.items() if each["weights"] == weights}
+    known = {problem: measured[problem] for problem in problems if problem in measured}
     if not measured:
         yield "Not measured yet: evaluate it, then export it again."
         return
     yield "Held-out episodes; intervals are 95 %, by bootstrap and by Wilson."
+    if known:
+        yield from _measured(known)
+    if len(known) < len(measured):
+        yield from ("", "Problems that it was never trained on:")
+        yield from _measured({problem: each for problem, each in measured.items() if problem not in known})
+
+
+def _measured(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
     yield "| problem | mean return | full success | episodes | oracle's return |"
     yield "|---|---|---|---|---|"
-    for problem, content in measured.items():
+    for problem, content in contents.items():
         figures, oracle = content["summary"], content["beside"].get("oracle")
         yield (
             f"| {problem} | {spelled(figures['mean_return'], figures['mean_return_interval'])} | "

@@ -50,9 +50,24 @@ def table(name: str, runs: Sequence[Run]) -> str:
 
 
 def overview(tables: Mapping[str, Sequence[Run]]) -> str:
-    """For the README: a row for each run on all its problems, the expert and random actions beside."""
-    rows = [_line(row) for runs in tables.values() for row in table_rows(runs) if row["problem"].startswith("all ")]
-    return "\n".join(["| " + " | ".join(HEADS) + " |", "|" + "---|" * len(HEADS), *rows])
+    """For the README: the best first, a row for each run on all that it learned, the expert and random actions too."""
+    rows = [row for runs in tables.values() for row in table_rows(runs)]
+    learned = [row for row in rows if row["problem"].startswith("all ")]
+    unseen = {run.label: set(run.evaluations) - set(run.config["problems"]) for runs in tables.values() for run in runs}
+    new = [row for row in rows if row["problem"] in unseen.get(row["label"], ())]
+    return "\n".join(
+        [
+            "| " + " | ".join(HEADS) + " |",
+            "|" + "---|" * len(HEADS),
+            *map(_line, sorted(learned, key=lambda row: -row["summary"]["mean_return"])),
+            "",
+            "On problems that the agent was never trained on:",
+            "",
+            "| problem | " + " | ".join(HEADS) + " |",
+            "|" + "---|" * (1 + len(HEADS)),
+            *(f"| {row['problem']} {_line(row)}" for row in new),
+        ]
+    )
 
 
 def _line(row: Mapping[str, Any]) -> str:

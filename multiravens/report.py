@@ -107,7 +107,7 @@ def read_run(folder: Path, label: str) -> Run:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not all(isinstance(line, dict) and set(_METRICS) <= set(line) for line in metrics):
         raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
-    for name in ("demos", "steps", "resolution", "task_sampling", "step_sampling"):
+    for name in ("problems", "demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
     evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
@@ -115,12 +115,13 @@ def read_run(folder: Path, label: str) -> Run:
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """A row for each run and problem, and one of all its problems; those measured beside stand beside the first."""
+    """A row for each run and problem, and one of all that it learned; those measured beside stand beside the first."""
     told = set()
     for run in runs:
         measured = dict(run.evaluations)
-        if len(measured) > 1:
-            measured[f"{_ALL} {len(measured)}"] = _together(list(measured.values()))
+        learned = [content for problem, content in measured.items() if problem in run.config["problems"]]
+        if len(learned) > 1:
+            measured[f"{_ALL} {len(learned)}"] = _together(learned)
         for problem, content in measured.items():
             yield {
                 "problem": problem,

@@ -74,11 +74,13 @@ def test_the_card_has_what_was_measured_with_the_weights_that_it_comes_with(tmp_
     assert train([*TINY, "demos=1", "steps=1", "batch=2", f"data={data}", f"run={run}"]) == 0
     words = [f"run={run}", f"out={out}", "dtype=bfloat16"]
     assert main(words) == 0
-    assert evaluate([f"run={out}", "episodes=1", "workers=1"]) == 0
+    assert evaluate([f"run={out}", "problems=[placing,stacking]", "episodes=1", "workers=1"]) == 0
     assert main(words) == 0
     measured = "| placing | 0.000 [0.000, 0.000] | 0.000"
     card = (out / "README.md").read_text()
-    assert measured in card and "| 1 | 1.000 |" in card
+    known, _, unknown = card.partition("Problems that it was never trained on:")
+    assert measured in known and "| 1 | 1.000 |" in known and "| stacking | 0.000" not in known
+    assert "| stacking | 0.000" in unknown and measured not in unknown
     assert main([*words[:2], "dtype=float32"]) == 0
     assert "Not measured yet" in (out / "README.md").read_text()
     assert evaluate([f"run={run}", "episodes=1", "workers=1"]) == 0

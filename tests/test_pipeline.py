@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from multiravens import demos, evaluate, render, report, train
+from multiravens.runs import read_config, write_config
 
 TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
 TINY += ["demos=2", "steps=4", "batch=2", "log_every=2", "checkpoint_every=4", "threads=1"]
@@ -42,6 +43,13 @@ def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Pa
     told = (tmp_path / "report.md").read_text()
     assert "| placing | run | sctn | 2 | 4 | horizon uniform |" in told
     assert "| all 2 | oracle | oracle |  |  |  | 1.000 [1.000, 1.000] | 1.000 [0.510, 1.000] | 4 |" in told
+
+
+def test_what_was_never_learned_is_not_counted_among_all(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
+    write_config(tmp_path / "run", {**read_config(run), "problems": ["placing"]})
+    rows = [row["problem"] for row in report.table_rows([report.read_run(tmp_path / "run", "run")])]
+    assert {"placing", "stacking"} == set(rows)
 
 
 @pytest.mark.parametrize(
