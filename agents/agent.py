@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ class View:
         pointer: the first sub-goal that does not hold, known from the reward; None where there is no reward.
         seed: of the episode.
         problem: its name; empty where the agent knows but one.
+        memory: what the agent noted at earlier steps of the episode, by step; one dictionary in all of its views.
     """
 
     color: NDArray[np.uint8]
@@ -40,6 +42,7 @@ class View:
     pointer: int | None
     seed: int
     problem: str = ""
+    memory: dict[int, Any] = field(default_factory=dict)
 
 
 class Agent(ABC):
@@ -50,17 +53,22 @@ class Agent(ABC):
         pointer: `reward` if views must carry the pointer, `visual` if it is never shown, `none` if it makes no
             difference.
         resolution: of the views, `full` or `half`.
+        inhibition: by how much it shuns what it tried in vain; 0 for agents that do not.
         asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
     """
 
     name: str
     pointer: str = "none"
     resolution: str = "full"
+    inhibition: float = 0.0
     asks_environment: bool = False
 
     @abstractmethod
     def act(self, views: Sequence[View]) -> list[Action]:
-        """One action a view; every view stands for itself, so that answers do not depend on what is asked together."""
+        """One action a view; every view stands for itself, so that answers do not depend on what is asked together.
+
+        What an agent is to know of earlier steps it notes in the view's memory, where it may overwrite this step alone.
+        """
 
 
 class Oracle(Agent):

@@ -72,30 +72,46 @@ def _check_sizes(agent: Mapping[str, Any], network: Mapping[str, Any], factor: i
         )
 
 
-def load_agent(run: str | Path, pointer: str | None = None, device: str = "cpu") -> TransporterAgent:
+def load_agent(
+    run: str | Path, pointer: str | None = None, device: str = "cpu", inhibition: float | None = None
+) -> TransporterAgent:
     """The agent that a run trained.
 
     Args:
         run: the run's folder.
         pointer: `reward` or `visual` instead of what the run was configured with.
         device: where its network computes.
+        inhibition: of `TransporterAgent`, instead of what the run was configured with; older runs have none.
 
     Raises:
-        UserError: the folder is not a run's, its checkpoint does not fit, or the pointer is unknown.
+        UserError: the folder is not a run's, its checkpoint does not fit, the pointer is unknown, or the inhibition is
+            below 0.
     """
     folder = find_run(run)
     config = read_config(folder)
     try:
         network, conditioning = build(config)
         chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
+        weight = config.get("inhibition", 0.0) if inhibition is None else inhibition
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} lacks a value or has a wrong one: {error}") from error
     if chosen not in POINTERS:
         raise unknown("pointer", str(chosen), POINTERS)
+    check_inhibition(weight)
     tensors, _ = read_tensors(folder / WEIGHTS)
     fill(network, tensors, folder / WEIGHTS)
     network.streams.settle()
-    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device)
+    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device, float(weight))
+
+
+def check_inhibition(inhibition: object) -> None:
+    """Refuse what is no weight.
+
+    Raises:
+        UserError: it is no number, below 0, or not finite.
+    """
+    if not isinstance(inhibition, int | float) or not 0 <= inhibition < np.inf:
+        raise UserError(f"inhibition={inhibition}: give 0 or more")
 
 
 class Deployed:
@@ -118,6 +134,7 @@ class Deployed:
         """Begin a new episode: the next picture is its start."""
         self._start: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
         self._steps = 0
+        self._memory: dict[int, Any] = {}
 
     def act(
         self,
@@ -149,6 +166,7 @@ class Deployed:
             pointer=None,
             seed=0,
             problem=self.problem,
+            memory=self._memory,
         )
         self._steps += 1
         return self.agent.act([view], batch=1)[0]

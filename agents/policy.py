@@ -16,9 +16,11 @@ from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import FACTORS, normalise
-from multiravens.geometry import pixel_to_xy, wrap_angle
+from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
 POINTERS = ("reward", "visual")
+SHUNNED = 0.01
+"""Standard deviation [m] of what is shunned round a pick that was tried."""
 BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
@@ -43,8 +45,24 @@ class Scores(NamedTuple):
     turn: float
 
 
+class Try(NamedTuple):
+    """What an agent notes of a step.
+
+    Attributes:
+        pointer: that it followed.
+        pick: (2,) row and column.
+    """
+
+    pointer: int
+    pick: NDArray[np.float64]
+
+
 class TransporterAgent(Agent):
     """Picks and places where a network's scores are highest.
+
+    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain: the picture may
+    be as it was, and the same pick would be its answer for ever. So each try lowers the scores round its pick, as
+    inhibition of return does in visual search (Itti and Koch 2000).
 
     Args:
         network: scores picks and places.
@@ -53,6 +71,7 @@ class TransporterAgent(Agent):
         resolution: of views, `full` or `half`.
         pointer: where the goal pointer comes from, `reward` or `visual`.
         device: where the network computes.
+        inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
     """
 
     def __init__(
@@ -63,10 +82,12 @@ class TransporterAgent(Agent):
         resolution: str,
         pointer: str = "reward",
         device: str | torch.device = "cpu",
+        inhibition: float = 0.0,
     ) -> None:
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
         self.pointer = pointer if conditioning.uses_pointer else "none"
+        self.inhibition = inhibition if conditioning.uses_pointer else 0.0
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
         """One action a view.
@@ -94,8 +115,9 @@ class TransporterAgent(Agent):
 
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[Scores]:
+        pointers = [self._pointer(view) for view in views]
         goals = self.conditioning.choose(
-            [self._pointer(view) for view in views],
+            pointers,
             [view.step for view in views],
             [len(view.goal_color) for view in views],
         )
@@ -105,7 +127,12 @@ class TransporterAgent(Agent):
         known = [self.network.streams.index(view.problem) for view in views]
         tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
-        pick_odds, picks = _choose(maps.pick)
+        shunned = np.zeros(maps.pick.shape, np.float32)
+        for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
+            shunned[index] = self.inhibition * self._shunned(view, pointer, maps.pick.shape[1:])
+        pick_odds, picks = _choose(maps.pick - torch.from_numpy(shunned).to(self.device))
+        for view, pointer, pick in zip(views, pointers, picks, strict=False):
+            view.memory[view.step] = Try(pointer, pick)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
@@ -114,6 +141,18 @@ class TransporterAgent(Agent):
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
             yield Scores(pick_odds[index], place_odds[index], turn_odds[index], picks[index], places[index], turn)
+
+    def _shunned(self, view: View, pointer: int, shape: Sequence[int]) -> NDArray[np.float32]:
+        """How often the picks near each pixel (H, W) were tried since the pointer last moved."""
+        rows, columns = np.indices(shape)
+        count, size = np.zeros(shape), SHUNNED / (PIXEL * FACTORS[self.resolution])
+        for step in range(view.step - 1, -1, -1):
+            tried = view.memory.get(step)
+            if not isinstance(tried, Try) or tried.pointer != pointer:
+                break
+            distances = (rows - tried.pick[0]) ** 2 + (columns - tried.pick[1]) ** 2
+            count += np.exp(-distances / (2 * size**2))
+        return count.astype(np.float32)
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
 from multiravens.agents.conditioning import Conditioning
-from multiravens.agents.load import build
+from multiravens.agents.load import build, check_inhibition
 from multiravens.agents.policy import POINTERS
 from multiravens.agents.training import FIGURES, Trainer, Update
 from multiravens.agents.transporter import Transporter
@@ -28,8 +28,8 @@ from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, STATE, read_config, write_config
 
-_WHERE = ("run", "data", "device", "devices", "threads", "compile", "trainer", "checkpoint_every")
-"""Options that may differ when a run is taken up again: they decide its numbers by their rounding at most."""
+_WHERE = ("run", "data", "device", "devices", "threads", "compile", "inhibition", "trainer", "checkpoint_every")
+"""Options that may differ when a run is taken up again: they decide its weights by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
 _TRAINER = (
     "steps",
@@ -206,6 +206,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
     if config["pointer"] not in POINTERS:
         raise unknown("pointer", str(config["pointer"]), POINTERS)
+    check_inhibition(config.get("inhibition", 0.0))
 
 
 def check_threads(threads: object) -> None:

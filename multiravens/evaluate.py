@@ -76,7 +76,7 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     if config.run is None:
         return instantiate(config.agent), {}
     run = find_run(str(config.run))
-    actor = instantiate(config.loader)(run=run, pointer=config.pointer)
+    actor = instantiate(config.loader)(run=run, pointer=config.pointer, inhibition=config.inhibition)
     return actor, read_config(run)
 
 
@@ -89,6 +89,7 @@ def _wanted(
         "problem": problem,
         "agent": actor.name,
         "pointer": actor.pointer,
+        "inhibition": actor.inhibition,
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,
@@ -102,7 +103,7 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the same command, stopped between problems, has measured before."""
     if not path.exists():
         return None
-    content = read_evaluation(path)
+    content = {"inhibition": 0.0} | read_evaluation(path)  # older ones know of none
     if any(content.get(name) != value for name, value in wanted.items()):
         return None
     print(f"{path} was measured before; remove it to measure again")

@@ -25,6 +25,7 @@ class Actor(Protocol):
     name: str
     pointer: str
     resolution: str
+    inhibition: float
     asks_environment: bool
 
     def act(self, views: Any) -> Any: ...
@@ -119,12 +120,16 @@ def _play(
 ) -> list[Record]:
     """Play the episodes of all lanes to their ends, one step of each at a time."""
     seen = {lane: [start.seen] for lane, start in starts.items()}
+    memories: dict[int, dict[int, Any]] = {lane: {} for lane in starts}
     while active := [lane for lane in starts if not seen[lane][-1].ended]:
         if actor.asks_environment:
             actions: dict[int, Any] = dict.fromkeys(active)
         else:
             # Lanes that have ended are asked about all the same, so that the agent's batch stays as it is.
-            views = {lane: _view(actor, view, seeds[lane], start, seen[lane]) for lane, start in starts.items()}
+            views = {
+                lane: _view(actor, view, seeds[lane], start, seen[lane], memories[lane])
+                for lane, start in starts.items()
+            }
             answers = dict(zip(views, actor.act(list(views.values())), strict=True))
             actions = {lane: answers[lane] for lane in active}
         for lane, result in lanes.ask("step", actions).items():
@@ -132,7 +137,9 @@ def _play(
     return [_record(seeds[lane], start, seen[lane]) for lane, start in starts.items()]
 
 
-def _view(actor: Actor, view: Callable[..., Any], seed: int, start: Start, seen: Sequence[Seen]) -> Any:
+def _view(
+    actor: Actor, view: Callable[..., Any], seed: int, start: Start, seen: Sequence[Seen], memory: dict[int, Any]
+) -> Any:
     now = seen[-1]
     return view(
         now.color,
@@ -144,6 +151,7 @@ def _view(actor: Actor, view: Callable[..., Any], seed: int, start: Start, seen:
         step=len(seen) - 1,
         pointer=now.pointer if actor.pointer == "reward" else None,
         seed=seed,
+        memory=memory,
     )
 
 

@@ -98,7 +98,7 @@ def _acted(config: DictConfig, env: "PickPlaceEnv") -> tuple["Demonstration", di
     """An agent's run, and what its film shows beside it."""
     from multiravens.rollout import rollout
 
-    agent = instantiate(config.loader)(run=str(config.run), pointer=config.pointer)
+    agent = instantiate(config.loader)(run=str(config.run), pointer=config.pointer, inhibition=config.inhibition)
     played = rollout(env, agent, instantiate(config.view), config.seed)
     return played.run, {"goals": played.goals, "seen": played.seen, "actor": agent.name}
 

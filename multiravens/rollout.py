@@ -68,6 +68,7 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
     ]
     start: list[Any] = []
     seen: list[Image] = []
+    memory: dict[int, Any] = {}
 
     def choose(observation: Observation) -> Chosen:
         now = at_resolution(observation["color"], observation["height"], agent.resolution)
@@ -81,6 +82,7 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
             pointer=int(observation["pointer"]) if agent.pointer == "reward" else None,
             seed=seed,
             problem=env.problem.name,
+            memory=memory,
         )
         scores = agent.score([shown])[0]
         seen.append(heated(observation["color"], scores.pick, scores.place))

@@ -1,13 +1,18 @@
 """The trained agents that come with the program: small, described, measured as they are, and able."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from multiravens.agents.agent import View
-from multiravens.agents.load import load_agent
+from multiravens.agents.load import Deployed, load_agent
+from multiravens.agents.policy import TransporterAgent
+from multiravens.evaluate import main as evaluate
 from multiravens.evaluation import measure
 from multiravens.restored import environment_of
 from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
@@ -46,12 +51,17 @@ def test_it_does_what_was_measured(run: Path) -> None:
     assert same >= 6
 
 
-def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
-    agent, rng = load_agent(run), np.random.default_rng(0)
-    color = rng.integers(256, size=(3, 160, 80, 3), dtype=np.uint8)
-    height = rng.uniform(0, 0.1, (3, 160, 80)).astype(np.float32)
+def noise(run: Path) -> View:
+    """A picture of nothing, with one goal."""
+    rng = np.random.default_rng(0)
+    color = rng.integers(256, size=(4, 160, 80, 3), dtype=np.uint8)
+    height = rng.uniform(0, 0.1, (4, 160, 80)).astype(np.float32)
     problem = read_config(find_run(run))["problems"][0]
-    view = View(color[0], height[0], color[1], height[1], color[2:], height[2:], 0, 0, 0, problem)
+    return View(color[0], height[0], color[1], height[1], color[2:], height[2:], 0, 0, 0, problem)
+
+
+def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
+    agent, view = load_agent(run), noise(run)
     threads = torch.get_num_threads()
     odds = []
     for count in (1, 4):
@@ -60,3 +70,41 @@ def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
         assert torch.get_num_threads() == count
     torch.set_num_threads(threads)
     assert np.array_equal(odds[0], odds[1])
+
+
+def tried(agent: TransporterAgent, view: View, pointers: Sequence[int], memory: dict[int, Any]) -> list[np.ndarray]:
+    """Picks in a picture that nothing changes."""
+    views = [replace(view, step=step, pointer=pointer, memory=memory) for step, pointer in enumerate(pointers)]
+    return [agent.act([each])[0]["pick_position"] for each in views]
+
+
+def test_what_was_tried_in_vain_is_shunned_until_the_pointer_moves(run: Path) -> None:
+    agent, view, memory = load_agent(run, inhibition=1.5), noise(run), dict[int, Any]()
+    first, *others = tried(agent, view, [0] * 8, memory)
+    assert max(np.linalg.norm(pick - first) for pick in others) > 0.01
+    assert np.array_equal(tried(agent, view, [0] * 8, memory)[-1], others[-1])  # asked again, it answers alike
+    moved = replace(view, step=8, pointer=1, memory=memory)
+    assert np.array_equal(
+        agent.act([moved])[0]["pick_position"], agent.act([replace(moved, memory={})])[0]["pick_position"]
+    )
+    stubborn = tried(load_agent(run, inhibition=0), view, [0] * 8, {})
+    assert all(np.array_equal(pick, first) for pick in stubborn)
+
+
+def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
+    problem = read_config(find_run(run))["problems"][0]
+    robot = Deployed(load_agent(run, "visual", inhibition=1.5), problem)
+    rng = np.random.default_rng(0)
+    color = rng.integers(256, size=(2, 320, 160, 3), dtype=np.uint8)
+    height = rng.uniform(0, 0.1, (2, 320, 160)).astype(np.float32)
+    picks = [robot.act(color[0], height[0], [(color[1], height[1])])["pick_position"] for _ in range(8)]
+    assert any(not np.array_equal(pick, picks[0]) for pick in picks)
+    robot.reset()
+    assert np.array_equal(robot.act(color[0], height[0], [(color[1], height[1])])["pick_position"], picks[0])
+
+
+@pytest.mark.parametrize("value", ["-1", "many", ".inf"])
+def test_an_inhibition_that_is_none_is_told(value: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate([f"run={run}", f"inhibition={value}", "episodes=1"]) == 2
+    error = capsys.readouterr().err
+    assert "give 0 or more" in error and error.count("\n") == 1

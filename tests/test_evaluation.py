@@ -71,6 +71,22 @@ def test_the_oracle_is_the_ceiling_and_random_actions_the_floor() -> None:
         assert [record.returned for record in records] == [expected] * 3
 
 
+class Noting(Random):
+    """Random actions, and a note at each step."""
+
+    def act(self, views: Sequence[View]) -> list[Action]:
+        for view in views:
+            # One that has ended is asked about its last step again.
+            assert set(view.memory) - {view.step} == set(range(view.step))
+            assert all(note == (view.seed, step) for step, note in view.memory.items())
+            view.memory[view.step] = (view.seed, view.step)
+        return super().act(views)
+
+
+def test_what_an_agent_notes_is_its_own_for_the_whole_episode() -> None:
+    alone(Noting(), View, ENVIRONMENT, 9, SEEDS)
+
+
 def test_numbers_do_not_depend_on_the_number_of_workers() -> None:
     results = [alone(Replaying("reward"), View, ENVIRONMENT, 4, SEEDS, workers) for workers in (1, 2)]
     assert results[0] == results[1]
