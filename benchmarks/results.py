@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
-HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "mean return [95 %]", "full success [95 %]")
+HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition")
+MEASURED = ("mean return [95 %]", "full success [95 %]")
 
 
 def take(sweep: Path) -> None:
@@ -57,14 +58,14 @@ def overview(tables: Mapping[str, Sequence[Run]]) -> str:
     new = [row for row in rows if row["problem"] in unseen.get(row["label"], ())]
     return "\n".join(
         [
-            "| " + " | ".join(HEADS) + " |",
-            "|" + "---|" * len(HEADS),
+            "| " + " | ".join((*HEADS, *MEASURED)) + " |",
+            "|" + "---|" * len((*HEADS, *MEASURED)),
             *map(_line, sorted(learned, key=lambda row: -row["summary"]["mean_return"])),
             "",
             "On problems that the agent was never trained on:",
             "",
-            "| problem | " + " | ".join(HEADS) + " |",
-            "|" + "---|" * (1 + len(HEADS)),
+            "| problem | " + " | ".join((*HEADS, *MEASURED)) + " |",
+            "|" + "---|" * len(("problem", *HEADS, *MEASURED)),
             *(f"| {row['problem']} {_line(row)}" for row in new),
         ]
     )
@@ -73,7 +74,7 @@ def overview(tables: Mapping[str, Sequence[Run]]) -> str:
 def _line(row: Mapping[str, Any]) -> str:
     figures = row["summary"]
     cells = [
-        *(str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos")),
+        *(str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition")),
         spelled(figures["mean_return"], figures["mean_return_interval"]),
         spelled(figures["success_rate"], figures["success_interval"]),
     ]

@@ -30,7 +30,7 @@ h2{margin-top:2em}p.note{color:#686e78}"""
 
 NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
 _ALL = "all"
-_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling"), "")
+_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", "inhibition"), "")
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -132,6 +132,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "network": _network(run.config),
                 "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
+                "inhibition": content.get("inhibition", 0.0),
                 "way": _way(run.config),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
@@ -147,8 +148,10 @@ def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Evaluations of several problems as one; of the agents beside, those that are in all."""
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
+    inhibitions = sorted({content.get("inhibition", 0.0) for content in contents})
     return {
         "agent": contents[0]["agent"],
+        "inhibition": inhibitions[0] if len(inhibitions) == 1 else " and ".join(map(str, inhibitions)),
         **_pooled(contents),
         "beside": {name: _pooled(each) for name, each in parts.items()},
     }

@@ -1,6 +1,7 @@
 """The trained agents that come with the program: small, described, measured as they are, and able."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from multiravens.agents.agent import View
 from multiravens.agents.load import Deployed, load_agent
 from multiravens.agents.policy import TransporterAgent
+from multiravens.envs import from_config
 from multiravens.evaluate import main as evaluate
 from multiravens.evaluation import measure
 from multiravens.restored import environment_of
+from multiravens.rollout import rollout
 from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
 
 FOLDERS = sorted((Path(__file__).parents[1] / "assets" / "checkpoints").iterdir())
@@ -108,3 +112,13 @@ def test_an_inhibition_that_is_none_is_told(value: str, run: Path, capsys: pytes
     assert evaluate([f"run={run}", f"inhibition={value}", "episodes=1"]) == 2
     error = capsys.readouterr().err
     assert "give 0 or more" in error and error.count("\n") == 1
+
+
+def test_an_episode_that_is_filmed_is_the_one_that_is_measured() -> None:
+    run, problem, seed = Path("assets/checkpoints/ten"), "placing-stacking", 100071
+    agent, environment = load_agent(run, inhibition=1.5), environment_of(problem, [], read_config(find_run(run)))
+    (measured,) = measure([agent], View, environment, 1, range(seed, seed + 1))
+    with closing(from_config(OmegaConf.create({"gui": False, **environment, "resolution": "full"}))) as env:
+        filmed = rollout(env, agent, View, seed).run
+    assert len(filmed.rewards) == measured.records[0].steps < 18  # of which it would take all without its memory
+    assert sum(filmed.rewards) == pytest.approx(measured.records[0].returned)
