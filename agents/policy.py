@@ -13,14 +13,13 @@ from torch import Tensor
 
 from multiravens.agents.agent import Action, Agent, View, to_action
 from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.inhibition import note, tried
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import FACTORS, normalise
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
 POINTERS = ("reward", "visual")
-SHUNNED = 0.01
-"""Standard deviation [m] of what is shunned round a pick that was tried."""
 BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
@@ -45,24 +44,11 @@ class Scores(NamedTuple):
     turn: float
 
 
-class Try(NamedTuple):
-    """What an agent notes of a step.
-
-    Attributes:
-        pointer: that it followed.
-        pick: (2,) row and column.
-    """
-
-    pointer: int
-    pick: NDArray[np.float64]
-
-
 class TransporterAgent(Agent):
     """Picks and places where a network's scores are highest.
 
-    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain: the picture may
-    be as it was, and the same pick would be its answer for ever. So each try lowers the scores round its pick, as
-    inhibition of return does in visual search (Itti and Koch 2000).
+    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
+    is as it was, the same pick would be its answer for ever: each try lowers the scores there, see `inhibition`.
 
     Args:
         network: scores picks and places.
@@ -127,12 +113,12 @@ class TransporterAgent(Agent):
         known = [self.network.streams.index(view.problem) for view in views]
         tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
-        shunned = np.zeros(maps.pick.shape, np.float32)
+        pixel, shunned = PIXEL * FACTORS[self.resolution], np.zeros(maps.pick.shape, np.float32)
         for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            shunned[index] = self.inhibition * self._shunned(view, pointer, maps.pick.shape[1:])
+            shunned[index] = self.inhibition * tried(view, pointer, maps.pick.shape[1:], pixel)
         pick_odds, picks = _choose(maps.pick - torch.from_numpy(shunned).to(self.device))
         for view, pointer, pick in zip(views, pointers, picks, strict=False):
-            view.memory[view.step] = Try(pointer, pick)
+            note(view, pointer, pick, pixel)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
@@ -141,18 +127,6 @@ class TransporterAgent(Agent):
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
             yield Scores(pick_odds[index], place_odds[index], turn_odds[index], picks[index], places[index], turn)
-
-    def _shunned(self, view: View, pointer: int, shape: Sequence[int]) -> NDArray[np.float32]:
-        """How often the picks near each pixel (H, W) were tried since the pointer last moved."""
-        rows, columns = np.indices(shape)
-        count, size = np.zeros(shape), SHUNNED / (PIXEL * FACTORS[self.resolution])
-        for step in range(view.step - 1, -1, -1):
-            tried = view.memory.get(step)
-            if not isinstance(tried, Try) or tried.pointer != pointer:
-                break
-            distances = (rows - tried.pick[0]) ** 2 + (columns - tried.pick[1]) ** 2
-            count += np.exp(-distances / (2 * size**2))
-        return count.astype(np.float32)
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":
