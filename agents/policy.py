@@ -74,6 +74,7 @@ class TransporterAgent(Agent):
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
         self.pointer = pointer if conditioning.uses_pointer else "none"
         self.inhibition = inhibition if conditioning.uses_pointer else 0.0
+        self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
         """One action a view.
@@ -113,12 +114,9 @@ class TransporterAgent(Agent):
         known = [self.network.streams.index(view.problem) for view in views]
         tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
-        pixel, shunned = PIXEL * FACTORS[self.resolution], np.zeros(maps.pick.shape, np.float32)
-        for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            shunned[index] = self.inhibition * tried(view, pointer, maps.pick.shape[1:], pixel)
-        pick_odds, picks = _choose(maps.pick - torch.from_numpy(shunned).to(self.device))
-        for view, pointer, pick in zip(views, pointers, picks, strict=False):
-            note(view, pointer, pick, pixel)
+        pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
+        for view, pointer, pick in zip(views, pointers, picks, strict=False):  # of those that were filled up, none
+            note(view, pointer, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
@@ -127,6 +125,15 @@ class TransporterAgent(Agent):
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
             yield Scores(pick_odds[index], place_odds[index], turn_odds[index], picks[index], places[index], turn)
+
+    def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
+        """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""
+        if not self.inhibition:
+            return logits
+        lowered = np.zeros(logits.shape, np.float32)
+        for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
+            lowered[index] = self.inhibition * tried(view, pointer, logits.shape[1:], self._pixel)
+        return logits - torch.from_numpy(lowered).to(self.device)
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":

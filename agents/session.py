@@ -247,10 +247,8 @@ def _check_compile(config: Mapping[str, Any]) -> None:
     if chosen not in torch.compiler.list_backends(exclude_tags=()):
         raise unknown("compile", chosen, torch.compiler.list_backends())
     if config["backbone"]["streams"]:
-        raise UserError(
-            f"compile={chosen}: this backbone takes each problem's part of a batch by itself, of any size; "
-            "use compile=null, or backbone=base or small"
-        )
+        # Programs take each problem's part of a batch by itself: kernels would be compiled for every size of it.
+        raise UserError(f"compile={chosen} is for one network for all: use backbone=base or small, or compile=null")
 
 
 @contextmanager

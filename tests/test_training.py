@@ -284,7 +284,10 @@ def test_a_compiler_that_fails_is_told_in_one_line(data: Path, tmp_path: Path) -
         (["resolution=tiny"], "unknown resolution 'tiny': choose from"),
         (["precision=foo"], "unknown precision 'foo': choose from"),
         (["compile=inducter"], "unknown compile 'inducter': choose from inductor"),
-        ([*MODULAR, "problems=[synthetic]", "compile=inductor"], "each problem's part of a batch by itself"),
+        (
+            [*MODULAR, "problems=[synthetic]", "compile=inductor"],
+            "is for one network for all: use backbone=base or small",
+        ),
         (["weight_decay=-1.0"], "weight_decay=-1.0: give 0 or more"),
         (["device=cpu:0"], "device=cpu:0: give auto, cpu, cuda"),
         (["threads=-1"], "threads=-1: give 1 to 1024"),
