@@ -13,6 +13,7 @@ from multiravens.configuration import flatten
 from multiravens.data.files import locked, write_whole
 from multiravens.data.shards import parse_size
 from multiravens.errors import UserError, unknown
+from multiravens.markdown import markdown_table
 from multiravens.runs import (
     CONFIG,
     EVALUATION,
@@ -23,7 +24,7 @@ from multiravens.runs import (
     read_evaluation,
     write_config,
 )
-from multiravens.statistics import spelled
+from multiravens.statistics import spelled_outcome
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
@@ -121,9 +122,8 @@ def _card(
         f"`{config['split']}`, at `resolution={config['resolution']}`."
     )
     if ours:
-        yield from ("", "| problem | modules | camera | motion |", "|---|---|---|---|")
-        for problem, environment in environments.items():
-            yield f"| {' | '.join(_environment(problem, environment))} |"
+        rows = [_environment(problem, environment) for problem, environment in environments.items()]
+        yield from ("", markdown_table(("problem", "modules", "camera", "motion"), rows))
     yield from ("", "## Training", "")
     sampling = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
     yield (
@@ -177,12 +177,11 @@ def _results(out: Path, problems: list[str]) -> Iterator[str]:
 
 def _measured(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
-    yield "| problem | mean return | full success | episodes | oracle's return |"
-    yield "|---|---|---|---|---|"
-    for problem, content in contents.items():
-        figures, oracle = content["summary"], content["beside"].get("oracle")
-        yield (
-            f"| {problem} | {spelled(figures['mean_return'], figures['mean_return_interval'])} | "
-            f"{spelled(figures['success_rate'], figures['success_interval'])} | {figures['episodes']} | "
-            f"{format(oracle['summary']['mean_return'], '.3f') if oracle else ''} |"
-        )
+    heads = ("problem", "mean return", "full success", "episodes", "oracle's return")
+    yield markdown_table(heads, [_row(problem, content) for problem, content in contents.items()])
+
+
+def _row(problem: str, content: Mapping[str, Any]) -> list[str]:
+    summary, oracle = content["summary"], content["beside"].get("oracle")
+    ceiling = format(oracle["summary"]["mean_return"], ".3f") if oracle else ""
+    return [problem, *spelled_outcome(summary), str(summary["episodes"]), ceiling]

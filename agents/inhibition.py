@@ -42,7 +42,7 @@ def note(view: View, pointer: int, pick: NDArray[np.float64], pixel: float) -> N
     view.memory[view.step] = Try(pointer, pick, *_around(view, pick, pixel))
 
 
-def tried(view: View, pointer: int, shape: Sequence[int], pixel: float) -> NDArray[np.float32]:
+def count_tries(view: View, pointer: int, shape: Sequence[int], pixel: float) -> NDArray[np.float32]:
     """How often picks near each pixel (H, W) were tried for the same sub-goal where all looks as it did.
 
     Args:

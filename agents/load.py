@@ -92,7 +92,7 @@ def load_agent(
     try:
         network, conditioning = build(config)
         chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
-        weight = config.get("inhibition", 0.0) if inhibition is None else inhibition
+        weight = config["inhibition"] if inhibition is None else inhibition
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} lacks a value or has a wrong one: {error}") from error
     if chosen not in POINTERS:

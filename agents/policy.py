@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multiravens.agents.agent import Action, Agent, View, to_action
 from multiravens.agents.conditioning import Conditioning
-from multiravens.agents.inhibition import note, tried
+from multiravens.agents.inhibition import count_tries, note
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import FACTORS, normalise
@@ -132,7 +132,7 @@ class TransporterAgent(Agent):
             return logits
         lowered = np.zeros(logits.shape, np.float32)
         for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            lowered[index] = self.inhibition * tried(view, pointer, logits.shape[1:], self._pixel)
+            lowered[index] = self.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
         return logits - torch.from_numpy(lowered).to(self.device)
 
     def _pointer(self, view: View) -> int:

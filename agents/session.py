@@ -62,7 +62,7 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     """
     check(config)
     problems = parse_problems(config["problems"] or ["placing"])
-    with memory_told(config), compiling_told(config):
+    with memory_told(config), _compiling_told(config):
         network, conditioning = network_of({**config, "problems": problems})
         described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
         return learn(config, problems, network, conditioning, described, update)
@@ -206,7 +206,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
     if config["pointer"] not in POINTERS:
         raise unknown("pointer", str(config["pointer"]), POINTERS)
-    check_inhibition(config.get("inhibition", 0.0))
+    check_inhibition(config["inhibition"])
 
 
 def check_threads(threads: object) -> None:
@@ -234,9 +234,10 @@ def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.manual_seed(config["seed"])
-    network, conditioning = build(config)
     if config["compile"]:
         _check_compile(config)
+    network, conditioning = build(config)
+    if config["compile"]:
         # Batches are all of one size; kernels for any size would be slower, and inductor fails on ours.
         network.compile(backend=config["compile"], dynamic=False)
     return network, conditioning
@@ -252,16 +253,12 @@ def _check_compile(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def compiling_told(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turns a failure of torch.compile into a line that says how to do without.
-
-    Raises:
-        UserError: it failed.
-    """
+def _compiling_told(config: Mapping[str, Any]) -> Iterator[None]:
+    """Turns a failure of torch.compile into a line that says how to do without."""
     try:
         yield
     except RuntimeError as error:
-        # Imported where it has been already: it takes seconds.
+        # torch imports its compiler, for seconds, when it is first named: only where it was asked for.
         if not config["compile"] or not isinstance(error, torch._dynamo.exc.TorchDynamoException):
             raise
         told = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multiravens.evaluation import compare
+from multiravens.markdown import markdown_table
 from multiravens.runs import EVALUATION, read_evaluation
 from multiravens.statistics import bootstrap_mean, spelled, wilson
 
@@ -162,9 +163,7 @@ def write_table(
     for line in lines:
         table.add_row(*line)
     Console(width=230).print(table)
-    written = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    written += ["| " + " | ".join(line) + " |" for line in lines]
-    path.write_text("\n".join([f"# {title}", "", *about, "", *written, ""]))
+    path.write_text("\n".join([f"# {title}", "", *about, "", markdown_table(heads, lines), ""]))
 
 
 def _lines(name: str, row: Row, runs: Path, chance: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

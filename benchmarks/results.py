@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from multiravens.agents.export import of_the_agent
+from multiravens.markdown import markdown_table
 from multiravens.report import NOTE, Run, markdown, read_run, table_rows
 from multiravens.runs import EVALUATION, read_config, write_config
-from multiravens.statistics import spelled
+from multiravens.statistics import spelled_outcome
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
 HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition")
-MEASURED = ("mean return [95 %]", "full success [95 %]")
+HEADS += ("mean return [95 %]", "full success [95 %]")
 
 
 def take(sweep: Path) -> None:
@@ -53,32 +54,22 @@ def table(name: str, runs: Sequence[Run]) -> str:
 def overview(tables: Mapping[str, Sequence[Run]]) -> str:
     """For the README: the best first, a row for each run on all that it learned, the expert and random actions too."""
     rows = [row for runs in tables.values() for row in table_rows(runs)]
-    learned = [row for row in rows if row["problem"].startswith("all ")]
     unseen = {run.label: set(run.evaluations) - set(run.config["problems"]) for runs in tables.values() for run in runs}
+    learned = [row for row in rows if row["problem"].startswith("all ")]
     new = [row for row in rows if row["problem"] in unseen.get(row["label"], ())]
-    return "\n".join(
+    best_first = sorted(learned, key=lambda row: -row["summary"]["mean_return"])
+    return "\n\n".join(
         [
-            "| " + " | ".join((*HEADS, *MEASURED)) + " |",
-            "|" + "---|" * len((*HEADS, *MEASURED)),
-            *map(_line, sorted(learned, key=lambda row: -row["summary"]["mean_return"])),
-            "",
+            markdown_table(HEADS, map(_cells, best_first)),
             "On problems that the agent was never trained on:",
-            "",
-            "| problem | " + " | ".join((*HEADS, *MEASURED)) + " |",
-            "|" + "---|" * len(("problem", *HEADS, *MEASURED)),
-            *(f"| {row['problem']} {_line(row)}" for row in new),
+            markdown_table(("problem", *HEADS), [[row["problem"], *_cells(row)] for row in new]),
         ]
     )
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    figures = row["summary"]
-    cells = [
-        *(str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition")),
-        spelled(figures["mean_return"], figures["mean_return_interval"]),
-        spelled(figures["success_rate"], figures["success_interval"]),
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    words = [str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition")]
+    return [*words, *spelled_outcome(row["summary"])]
 
 
 def texts() -> dict[Path, str]:

@@ -21,7 +21,7 @@ from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
 from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
-from multiravens.statistics import spelled
+from multiravens.statistics import spelled, spelled_outcome
 
 
 def evaluate(config: DictConfig) -> None:
@@ -103,7 +103,7 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the same command, stopped between problems, has measured before."""
     if not path.exists():
         return None
-    content = {"inhibition": 0.0} | read_evaluation(path)  # older ones know of none
+    content = read_evaluation(path)
     if any(content.get(name) != value for name, value in wanted.items()):
         return None
     print(f"{path} was measured before; remove it to measure again")
@@ -134,15 +134,8 @@ def _tell(update: Update, done: int, skipped: int) -> None:
 
 def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
     for name, row in {content["agent"]: content, **content["beside"]}.items():
-        figures = row["summary"]
-        table.add_row(
-            problem,
-            escape(name),
-            spelled(figures["mean_return"], figures["mean_return_interval"]),
-            spelled(figures["success_rate"], figures["success_interval"]),
-            str(figures["episodes"]),
-            str(len(row["skipped"])),
-        )
+        counts = str(row["summary"]["episodes"]), str(len(row["skipped"]))
+        table.add_row(problem, escape(name), *spelled_outcome(row["summary"]), *counts)
 
 
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:

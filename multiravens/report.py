@@ -17,9 +17,10 @@ from multiravens import cli
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
+from multiravens.markdown import markdown_table
 from multiravens.restored import refuse_foreign
 from multiravens.runs import EVALUATION, METRICS, find_run, read_config, read_evaluation
-from multiravens.statistics import spelled, summarise
+from multiravens.statistics import spelled_outcome, summarise
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
@@ -132,7 +133,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "network": _network(run.config),
                 "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
-                "inhibition": content.get("inhibition", 0.0),
+                "inhibition": content["inhibition"],
                 "way": _way(run.config),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
@@ -148,10 +149,10 @@ def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Evaluations of several problems as one; of the agents beside, those that are in all."""
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
-    inhibitions = sorted({content.get("inhibition", 0.0) for content in contents})
+    inhibitions = sorted({content["inhibition"] for content in contents})
     return {
         "agent": contents[0]["agent"],
-        "inhibition": inhibitions[0] if len(inhibitions) == 1 else " and ".join(map(str, inhibitions)),
+        "inhibition": " and ".join(map(str, inhibitions)),
         **_pooled(contents),
         "beside": {name: _pooled(each) for name, each in parts.items()},
     }
@@ -234,9 +235,7 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown."""
-    lines = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    return "\n".join([*lines, ""])
+    return markdown_table(_HEADINGS, map(_cells, rows)) + "\n"
 
 
 def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, str, bytes]]) -> str:
@@ -267,14 +266,8 @@ _HEADINGS = ("problem", "run", "agent", "demos", "steps", "sampling", "mean retu
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    figures = row["summary"]
     texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
-    return [
-        *texts,
-        spelled(figures["mean_return"], figures["mean_return_interval"]),
-        spelled(figures["success_rate"], figures["success_interval"]),
-        f"{figures['episodes']}",
-    ]
+    return [*texts, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
 
 
 def _sampling(config: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ TRUSTED = "multiravens."
 _EVALUATION_FORMAT = ("multiravens-evaluation", 1)
 _EVALUATION_FIELDS = {"problem": str, "agent": str, "pointer": str, "environment": dict, "beside": dict}
 _YAML_BYTES = 2**24
+_OLDER = {"inhibition": 0.0}
+"""What runs and evaluations from before there was such an option did."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     refuse_interpolation(built, path)
     for target in foreign_targets(built):
         raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {TRUSTED}* are loaded")
-    return config
+    return _OLDER | config
 
 
 def find_run(run: str | Path) -> Path:
@@ -127,7 +129,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     for part in parts:
         if not isinstance(part, dict) or not _is_whole(part):
             raise UserError(f"{path} is damaged: measure again")
-    return content
+    return _OLDER | content
 
 
 def _is_whole(part: Mapping[str, Any]) -> bool:

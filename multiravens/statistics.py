@@ -1,6 +1,6 @@
 """Intervals for rates, means and differences; all draws have a generator of their own, so equal data, equal numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,3 +94,9 @@ def _interval(means: NDArray[np.float64], confidence: float) -> Interval:
 def spelled(mean: float, interval: Sequence[float]) -> str:
     """A figure and its interval, as tables show them."""
     return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def spelled_outcome(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """Mean return and full success of a summary with their intervals, as tables show them."""
+    returned = spelled(summary["mean_return"], summary["mean_return_interval"])
+    return returned, spelled(summary["success_rate"], summary["success_interval"])
