@@ -115,8 +115,9 @@ class TransporterAgent(Agent):
         tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
-        for view, pointer, pick in zip(views, pointers, picks, strict=False):  # of those that were filled up, none
-            note(view, pointer, pick, self._pixel)
+        if self.inhibition:
+            for view, pointer, pick in zip(views, pointers, picks[: len(views)], strict=True):
+                note(view, pointer, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
