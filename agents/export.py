@@ -115,7 +115,7 @@ def _card(
     yield ""
     yield from ("## Use", "", "```")
     yield f"python -m multiravens.render run={run} problem={problems[0]} seed=100000 out=agent.mp4"
-    yield f"python -m multiravens.evaluate run={run} episodes=100 workers=2"
+    yield f"python -m multiravens.evaluate run={run} episodes=100 workers=2 out=measured/{name}"
     yield from ("```", "", "## Data", "")
     yield (
         f"{config['demos']} demonstrations of each problem{' by the scripted expert' * ours}, the first of the split "
@@ -139,7 +139,8 @@ def _card(
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
         "another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
-        f"{known} the problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise."
+        f"{known} the problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise"
+        "; on a robot, by `multiravens.load`, it compares pictures (`visual`)."
     )
     yield ""
 

@@ -139,6 +139,11 @@ class ModularStreams(Streams, PerProblem):
             return self.problems.index(problem)
         if not problem and len(self.problems) == 1:
             return 0
+        if not problem:
+            raise UserError(
+                f"this agent has a program for each of {', '.join(self.problems)}: say which, as in "
+                f"multiravens.load(run, problem={self.problems[0]!r})"
+            )
         raise UserError(
             f"{unknown('problem', problem, self.problems)}; this agent has a program for each of these, and learns "
             "another by `python -m multiravens.transfer`"

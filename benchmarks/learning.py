@@ -196,7 +196,7 @@ def _lines_of(
         solved = sum(episode["success"] for episode in episodes)
         target = "" if row.target is None or variant else f">= {row.target:.2f}"
         if "agent=transporter" in row.options and problem in chance:
-            target = "<= 1.5 x chance, {:.3f}".format(chance[problem]["mean_return"])
+            target = "<= {:.3f} (1.5 x chance)".format(1.5 * chance[problem]["mean_return"])
         yield (
             f"{name}, {variant}" if variant else name,
             problem,

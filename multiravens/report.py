@@ -14,6 +14,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
+from multiravens.configuration import CONFIGS, options
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, write_whole
 from multiravens.errors import UserError
@@ -221,7 +222,9 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
         environment = content["environment"]
         refuse_foreign(environment, problem)
         agent = instantiate(config.loader)(
-            run=run.folder, pointer=None if content["pointer"] == "none" else content["pointer"]
+            run=run.folder,
+            pointer=None if content["pointer"] == "none" else content["pointer"],
+            inhibition=content["inhibition"],
         )
         with closing(from_config(OmegaConf.create({**environment, "resolution": "full", "gui": False}))) as env:
             seeds = [row["seed"] for row in content["episodes"]]
@@ -281,6 +284,10 @@ def _way(config: Mapping[str, Any]) -> str:
 
 
 def _network(config: Mapping[str, Any]) -> str:
+    """Our name of a backbone, or for another one that of its class."""
+    for name in options([CONFIGS], "backbone"):
+        if yaml.safe_load((CONFIGS / "backbone" / f"{name}.yaml").read_text(encoding="utf-8")) == config["backbone"]:
+            return name
     backbone = config["backbone"].get("streams") or config["backbone"]["network"]
     return str(backbone["_target_"]).rpartition(".")[2].removesuffix("Streams").lower()
 

@@ -198,6 +198,8 @@ def test_a_problem_without_a_program_is_told() -> None:
     assert network.index("stacking") == 1 and streams(["placing"]).index("") == 0
     with pytest.raises(UserError, match="unknown problem 'stakcing': choose from stacking, placing.*transfer"):
         network.index("stakcing")
+    with pytest.raises(UserError, match=r"a program for each of placing, stacking: say which.*problem='placing'"):
+        network.index("")
 
 
 @pytest.mark.parametrize("options", [{"blocks": 0}, {"blocks": 7, "depth": 6}, {"temperature": 0.0}, {"entropy": -1.0}])

@@ -3,10 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from multiravens import demos, evaluate, render, report, train
+from multiravens.agents.load import load_agent
+from multiravens.agents.policy import TransporterAgent
+from multiravens.configuration import compose
 from multiravens.runs import read_config, write_config
 
 TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
@@ -32,8 +37,18 @@ def test_evaluation_measures_the_problems_of_the_run(run: Path) -> None:
         assert set(content["beside"]) == {"oracle", "random"}
 
 
-def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Path) -> None:
+def test_the_report_is_one_page_with_its_pictures_inside(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acted: list[float | None] = []
+
+    def loaded(inhibition: float | None = None, **others: Any) -> TransporterAgent:
+        acted.append(inhibition)
+        return load_agent(inhibition=inhibition, **others)
+
+    monkeypatch.setattr("multiravens.agents.load.load_agent", loaded)
     assert report.main([f"runs=[{run}]", "gallery=1", f"out={tmp_path}"]) == 0
+    assert acted == [content["inhibition"] for content in report.read_run(run, "run").evaluations.values()]
     page = (tmp_path / "report.html").read_text()
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert {"returns", "demonstrations", "learning", "drawn_run"} <= pictures
@@ -48,8 +63,19 @@ def test_the_report_is_one_page_with_its_pictures_inside(run: Path, tmp_path: Pa
 def test_what_was_never_learned_is_not_counted_among_all(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
     write_config(tmp_path / "run", {**read_config(run), "problems": ["placing"]})
-    rows = [row["problem"] for row in report.table_rows([report.read_run(tmp_path / "run", "run")])]
-    assert {"placing", "stacking"} == set(rows)
+    rows = list(report.table_rows([report.read_run(tmp_path / "run", "run")]))
+    assert {"placing", "stacking"} == {row["problem"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [(["backbone=small"], "small"), (["backbone=modular"], "modular"), (TINY[:2], "isometric")]
+)
+def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
+    backbone = OmegaConf.to_container(compose("train", words))["backbone"]
+    write_config(tmp_path / "run", {**read_config(run), "backbone": backbone})
+    rows = report.table_rows([report.read_run(tmp_path / "run", "run")])
+    assert next(rows)["network"] == name
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ class World:
     def sleep(self) -> None:
         """Have chains at rest stay exactly where they are until `wake`, as static friction holds a real rope.
 
-        Bullet's friction lets beads creep, by up to a few millimetres in four seconds, and its own sleeping does not
+        Bullet's friction lets beads creep, by up to a centimetre in four seconds, and its own sleeping does not
         last while a gripper is in the world. Beads without mass do not move, and cost next to no time.
         """
         for chain in self.chains:
