@@ -9,8 +9,7 @@ from torch import Tensor
 
 from multiravens.agents.checkpoint import read_tensors, write_tensors
 from multiravens.agents.load import load_agent
-from multiravens.configuration import flatten
-from multiravens.data.files import locked, write_whole
+from multiravens.data.files import locked, user_path, write_whole
 from multiravens.data.shards import parse_size
 from multiravens.errors import UserError, unknown
 from multiravens.markdown import markdown_table
@@ -25,6 +24,7 @@ from multiravens.runs import (
     write_config,
 )
 from multiravens.statistics import spelled_outcome
+from multiravens.values import flatten
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
@@ -52,7 +52,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
         raise unknown("dtype", str(config["dtype"]), DTYPES)
     size = parse_size(config["shard_size"], "shard_size") if config["shard_size"] is not None else None
     source = find_run(str(config["run"]))
-    out = Path(str(config["out"] or f"{str(source).rstrip('/')}-{config['dtype']}")).expanduser()
+    out = user_path(str(config["out"] or f"{str(source).rstrip('/')}-{config['dtype']}"))
     _check_free(out)
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
@@ -60,6 +60,8 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):
+        if not (out / CONFIG).exists():
+            write_config(out, kept)  # so that the folder is known for ours if this is killed in the middle
         paths = write_tensors(out / WEIGHTS, rounded, about, size)
         write_config(out, kept)
         _take_along(source, out)
@@ -89,7 +91,8 @@ def _check_free(out: Path) -> None:
     known = read_config(out) if (out / CONFIG).exists() else None
     if known is not None and "run" in known:
         raise UserError(f"out={out} is the folder of a run: give another one")
-    if known is None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    others = [path for path in out.iterdir() if path.name != ".lock"] if out.is_dir() else [out] * out.exists()
+    if known is None and others:
         raise UserError(f"out={out} holds something else: give the name of a new folder")
 
 

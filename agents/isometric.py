@@ -48,7 +48,7 @@ class Isometric(nn.Module):
         fine: channels at half of the patches' side.
 
     Raises:
-        ValueError: stride is odd.
+        ValueError: a size is too small, or stride is odd.
     """
 
     def __init__(
@@ -64,6 +64,9 @@ class Isometric(nn.Module):
         super().__init__()
         if stride % 2 or stride < 2:
             raise ValueError(f"stride={stride}: give an even number of pixels, 2 or more")
+        for name, value, least in (("width", width, 1), ("depth", depth, 0), ("fine", fine, 1)):
+            if value < least:
+                raise ValueError(f"{name}={value}: give {least} or more")
         self.stride = stride
         self.stem = nn.Conv2d(channels * stride**2, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(depth)))

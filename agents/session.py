@@ -18,19 +18,22 @@ from multiravens.agents.load import build, check_inhibition
 from multiravens.agents.policy import POINTERS
 from multiravens.agents.training import FIGURES, Trainer, Update
 from multiravens.agents.transporter import Transporter
-from multiravens.configuration import CONFIGS, flatten, options
+from multiravens.configuration import CONFIGS, options
 from multiravens.construction import instantiate
 from multiravens.data.augmentation import SE2
 from multiravens.data.demonstrations import Demonstrations, load
-from multiravens.data.files import locked, remove_temporaries
+from multiravens.data.files import locked, remove_temporaries, user_path
 from multiravens.data.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, STATE, read_config, write_config
+from multiravens.runs import CONFIG, STATE, WEIGHTS, read_config, write_config
+from multiravens.values import flatten
 
 _WHERE = ("run", "data", "device", "devices", "threads", "compile", "inhibition", "trainer", "checkpoint_every")
 """Options that may differ when a run is taken up again: they decide its weights by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
+MOST = 2**20
+"""Samples of a batch."""
 _TRAINER = (
     "steps",
     "seed",
@@ -91,7 +94,7 @@ def learn(
     Returns:
         As `train`.
     """
-    folder = Path(config["run"]).expanduser()
+    folder = user_path(config["run"])
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
     fabric = fabric_of(config)
@@ -191,6 +194,8 @@ def check(config: Mapping[str, Any]) -> None:
     for name in ("demos", "steps", "batch", "devices", "checkpoint_every", "log_every"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]}: give 1 or more")
+    if config["batch"] > MOST:
+        raise UserError(f"batch={config['batch']}: give at most {MOST}")
     check_threads(config["threads"])
     for name, low, high in (("warmup", 0, 1), ("ema", 0, 1), ("seed", 0, 2**31 - 1)):
         if not low <= config[name] <= high:
@@ -311,7 +316,7 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
     """Write the configuration, or check that the one there is the same."""
     if (folder / CONFIG).exists() and "run" not in read_config(folder):
         raise UserError(f"{folder} holds an agent that was exported: give another run=FOLDER")
-    if not (folder / STATE).exists():
+    if not (folder / STATE).exists() and not (folder / WEIGHTS).exists():
         write_config(folder, described)  # nothing was trained with another one
         return
     before, now = (

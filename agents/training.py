@@ -123,6 +123,8 @@ class Trainer:
             UserError: a checkpoint does not fit, or the disk refuses.
         """
         self._resume()
+        if self.step and not (self.folder / WEIGHTS).exists():
+            self._save()  # somebody has removed them; the state has them too
         gathered = self.fabric.all_gather(torch.tensor(self.step, device=self.fabric.device))
         steps = torch.as_tensor(gathered).unique().tolist()
         if len(steps) > 1:
@@ -210,6 +212,8 @@ class Trainer:
         """Take up the figures of the step that has waited longest."""
         samples, sent = self._waiting.popleft()
         figures = sent.arrived()
+        if not np.isfinite(figures[:2]).all():
+            raise self._diverged("the loss")
         self.sampler.record(samples, figures[:2].sum(0))
         self._recent.append(figures.mean(1))
 
@@ -231,6 +235,8 @@ class Trainer:
     def _save(self) -> None:
         if not self.fabric.is_global_zero:
             return
+        if not all(bool(self.averaged[name].isfinite().all()) for name in self._moving):
+            raise self._diverged("a weight")
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         state |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
         for name, parameter in self.network.named_parameters():
@@ -245,6 +251,12 @@ class Trainer:
         write_whole(self.folder / METRICS, "".join(f"{line}\n" for line in self._metrics).encode())
         # Last, so that a run which has its state has all else up to that step too.
         write_tensors(self.folder / STATE, state, {"step": self.step})
+
+    def _diverged(self, what: str) -> UserError:
+        kept = f"{self.folder} is as at its last checkpoint" if (self.folder / STATE).exists() else "nothing was saved"
+        return UserError(
+            f"{what} is no number any more at step {self.step}: lower learning_rate={self.learning_rate}; {kept}"
+        )
 
     def _resume(self) -> None:
         path = self.folder / STATE
@@ -271,8 +283,16 @@ class Trainer:
         waiting = _part(state, "waiting.")
         for samples, figures in zip(waiting.get("samples", ()), waiting.get("figures", ()), strict=True):
             self._waiting.append((samples.numpy(), _Sent(figures)))
-        lines = (self.folder / METRICS).read_text().splitlines() if (self.folder / METRICS).exists() else []
-        self._metrics = [line for line in lines if json.loads(line)["step"] <= self.step]
+        self._metrics = _lines(self.folder / METRICS, self.step)
+
+
+def _lines(path: Path, step: int) -> list[str]:
+    """The lines of metrics up to a step."""
+    try:
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if json.loads(line)["step"] <= step]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged: remove it, and its curves begin where the run is taken up") from error
 
 
 def _groups(network: Transporter, weight_decay: float) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from multiravens.agents.training import Trainer, Update
 from multiravens.agents.transporter import Tasks, Transporter
 from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
 from multiravens.data.demonstrations import Batch, Demonstrations, load
-from multiravens.data.files import locked
+from multiravens.data.files import locked, user_path
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config, write_config
@@ -267,7 +267,7 @@ def _hardened(
     config: Mapping[str, Any], source: Path, trained: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """Every known program one-hot, in a run of its own."""
-    folder = Path(config["out"] or f"{str(config['run']).rstrip('/')}-hard").expanduser()
+    folder = user_path(config["out"] or f"{str(config['run']).rstrip('/')}-hard")
     network, _ = build(trained)
     fill(network, tensors, source / WEIGHTS)
     if not isinstance(network.streams, ModularStreams):

@@ -40,7 +40,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # What the machine refuses rather than the program: told in one line, like a mistake.
-_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 _FLAGS = ("--help", "--cfg", "--config-dir")
 
 
@@ -212,7 +212,8 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     """Writes a configured command's help: purpose and examples, groups and their choices, options and defaults."""
     from omegaconf import OmegaConf
 
-    from multiravens.configuration import flatten, groups, options, search_path, spell
+    from multiravens.configuration import groups, options, search_path
+    from multiravens.values import flatten, spell
 
     roots = search_path(config_dirs)
     lines = [*_header(_find(roots, f"{config_name}.yaml")), ""]

@@ -4,7 +4,6 @@ Hydra composes; this file adds what it leaves out: problem names in any order or
 type their default has, and constructors' parameters checked before anything is built.
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
+from multiravens.values import UNSET, check_types, option_names
 
 CONFIGS = Path(__file__).parent / "configs"
 _of_the_command: list[Path] = []
@@ -60,7 +60,7 @@ def compose(
     plain = _plain_values(config_name, roots)
     for override in [_parsed(text) for text in overrides]:
         if override.key_or_group in plain:
-            names[override.key_or_group] = override.value()
+            names[override.key_or_group] = _plain_name(override)
         elif _is_selection(override, roots):
             chosen[override.get_key_element()] = _selected(override, roots)
         else:
@@ -75,7 +75,7 @@ def compose(
     merged = OmegaConf.merge(_load(config_name, [*selections, *texts], roots), names)
     assert isinstance(merged, DictConfig)
     config = _resolved(merged)
-    _check_types(known, OmegaConf.to_container(config), "")
+    check_types(known, OmegaConf.to_container(config), "")
     return config
 
 
@@ -153,34 +153,14 @@ def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
             OmegaConf.update(out, path, OmegaConf.select(compose("environment", [text]), path), merge=False)
     for override in values:
         known = OmegaConf.to_container(out)
-        names = _option_names(known)
+        names = option_names(known)
         if override.key_or_group not in names:
             raise unknown("option", override.key_or_group, names)
-        _check_types(OmegaConf.select(out, override.key_or_group), override.value(), override.key_or_group)
+        check_types(OmegaConf.select(out, override.key_or_group), override.value(), override.key_or_group)
         OmegaConf.update(out, override.key_or_group, override.value())
     container = OmegaConf.to_container(out)
     assert isinstance(container, dict)
     return {str(name): value for name, value in container.items()}
-
-
-def flatten(node: object, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields every leaf of nested dictionaries as its dotted path and value; an empty dictionary is a leaf."""
-    if isinstance(node, Mapping) and (node or not path):
-        for key, value in node.items():
-            yield from flatten(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
-
-
-def spell(value: object) -> str:
-    """Writes a value the way a user would on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower().replace("none", "null")
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {spell(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(spell(item) for item in value) + "]"
-    return str(value) if value != "" else "''"
 
 
 def _parsed(text: str) -> Override:
@@ -225,6 +205,14 @@ def _plain_values(config_name: str, roots: Sequence[Path]) -> set[str]:
         return set()  # told where it is composed
     folders = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
     return set(content) & folders if isinstance(content, dict) else set()
+
+
+def _plain_name(override: Override) -> str | None:
+    """A folder, or a problem of the user's own, may be called by a number."""
+    value = override.value()
+    if value is not None and not isinstance(value, str | int | float):
+        raise UserError(f"{quote(override.input_line or '')}: give one name")
+    return value if value is None else str(value)
 
 
 def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
@@ -329,42 +317,12 @@ def _fitted(override: Override, known: object) -> str:
         elif isinstance(node, Mapping) and override.is_add() and last and depth > 0:
             return text
         else:
-            raise unknown("option", key, _option_names(known))
-    if isinstance(node, str) and isinstance(override.value(), int | float):
+            raise unknown("option", key, option_names(known))
+    texts = isinstance(node, str) or (node is None and isinstance(UNSET.get(key, (None,))[-1], str))
+    if texts and isinstance(override.value(), int | float):
         name, _, raw = text.partition("=")
         return f"{name}='{raw.strip()}'"
     return text
-
-
-def _option_names(config: object) -> list[str]:
-    """Names the options that a user may set; which class is built is rarely what a mistyped name meant."""
-    return [path for path, _ in flatten(config) if not path.endswith("_target_")]
-
-
-def _check_types(default: object, value: object, path: str) -> None:
-    """Raises a `UserError` where a value does not have the type of its default; null accepts anything."""
-    if isinstance(default, Mapping) and isinstance(value, Mapping):
-        for key, item in value.items():
-            if key in default:
-                _check_types(default[key], item, f"{path}.{key}" if path else str(key))
-            elif not path:
-                raise unknown("option", str(key), _option_names(default))
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{path}={value}: give a finite number")
-    elif default is None or (isinstance(default, str) and ("${" in default or default == "???")):
-        return
-    elif isinstance(default, list) and isinstance(value, list):
-        for item in value if default else []:
-            alike = [known for known in default if _kind(known) == _kind(item)]
-            _check_types(alike[0] if alike else max(default, key=lambda known: isinstance(known, float)), item, path)
-    elif _kind(value) != _kind(default) and not (isinstance(default, float) and _kind(value) == "an integer"):
-        raise UserError(f"{path}={spell(value)}: give {_kind(default)}, such as its default {spell(default)}")
-
-
-def _kind(value: object) -> str:
-    """Names a value's type for a user."""
-    kinds = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list"}
-    return kinds.get(type(value), "a group of options" if isinstance(value, Mapping) else "null")
 
 
 def _first_sentence(error: BaseException) -> str:

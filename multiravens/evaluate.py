@@ -14,7 +14,7 @@ from rich.table import Table
 from multiravens import cli
 from multiravens.configuration import compose
 from multiravens.construction import instantiate
-from multiravens.data.files import storage_error
+from multiravens.data.files import storage_error, user_path
 from multiravens.data.splits import parse_splits
 from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
@@ -48,7 +48,7 @@ def evaluate(config: DictConfig) -> None:
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
-    out = Path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name))).expanduser()
+    out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -142,7 +142,7 @@ def _other(problem: str, environment: Mapping[str, Any], against: str | None) ->
     """What another run reached, read before anything is measured."""
     if against is None:
         return None
-    other = read_evaluation(Path(str(against)).expanduser() / EVALUATION / f"{problem}.json")
+    other = read_evaluation(user_path(str(against)) / EVALUATION / f"{problem}.json")
     if environment != other["environment"]:
         raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
     return other

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from multiravens import cli
 from multiravens.configuration import CONFIGS, options
 from multiravens.construction import instantiate
-from multiravens.data.files import storage_error, write_whole
+from multiravens.data.files import storage_error, user_path, write_whole
 from multiravens.errors import UserError
 from multiravens.markdown import markdown_table
 from multiravens.restored import refuse_foreign
@@ -70,7 +70,7 @@ def report(config: DictConfig) -> None:
     if config.gallery < 0:
         raise UserError(f"gallery={config.gallery}: give 0 or more")
     runs = [read_run(folder, _label(folder, folders)) for folder in folders]
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,7 +91,7 @@ def _folders(runs: Any) -> list[Path]:
     if not isinstance(runs, str):
         return [find_run(str(folder)) for folder in runs or []]
     try:
-        return [find_run(line) for line in Path(runs).expanduser().read_text().splitlines() if line]
+        return [find_run(line) for line in user_path(runs).read_text().splitlines() if line]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"runs={runs}: give folders as in runs=[{runs}], or a file that names one a line") from error
 
@@ -112,6 +112,11 @@ def read_run(folder: Path, label: str) -> Run:
     for name in ("problems", "demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
+    backbone = config.get("backbone")
+    node = (backbone.get("streams") or backbone.get("network")) if isinstance(backbone, dict) else None
+    for name, part in (("backbone", node), *((name, config[name]) for name in ("task_sampling", "step_sampling"))):
+        if not isinstance(part, dict) or "_target_" not in part:
+            raise UserError(f"{folder} is damaged: its configuration has no valid {name}")
     evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
     return Run(label, folder, config, metrics, dict(sorted(evaluations.items())))
 

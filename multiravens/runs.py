@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from multiravens.configuration import flatten
-from multiravens.data.files import read_json, write_json, write_whole
+from multiravens.data.files import read_json, user_path, write_json, write_whole
 from multiravens.data.shards import find_shards
 from multiravens.errors import UserError, quote
+from multiravens.values import flatten
 
 VERSION = 1
 CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
@@ -22,7 +22,15 @@ TRUSTED = "multiravens."
 """What names in a run's configuration must begin with to be built: a run's folder may come from anywhere."""
 
 _EVALUATION_FORMAT = ("multiravens-evaluation", 1)
-_EVALUATION_FIELDS = {"problem": str, "agent": str, "pointer": str, "environment": dict, "beside": dict}
+_EVALUATION_FIELDS: dict[str, Any] = {
+    "problem": str,
+    "agent": str,
+    "pointer": str,
+    "inhibition": int | float,
+    "weights": str | None,
+    "environment": dict,
+    "beside": dict,
+}
 _YAML_BYTES = 2**24
 _OLDER = {"inhibition": 0.0}
 """What runs and evaluations from before there was such an option did."""
@@ -41,10 +49,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{folder} is not a run folder ({path.name}: {error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
         raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
+    environments = config.get("environment", {})
+    if not isinstance(environments, dict) or not all(isinstance(each, dict) for each in environments.values()):
+        raise UserError(f"{path} is damaged: its environment is {quote(environments)}, not one for each problem")
     built = {key: config.get(key) for key in ("agent", "backbone", "fusion")}
     refuse_interpolation(built, path)
     for target in foreign_targets(built):
@@ -54,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def find_run(run: str | Path) -> Path:
     """The folder of a run; `assets/checkpoints/NAME` is found where the program is, if it is not where the user is."""
-    folder = Path(run).expanduser()
+    folder = user_path(run)
     packaged = Path(__file__).parent / folder
     return packaged if folder.parts[:2] == PACKAGED and not folder.exists() and packaged.exists() else folder
 
@@ -121,15 +132,15 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    content = read_json(path, *_EVALUATION_FORMAT)
+    content = _OLDER | read_json(path, *_EVALUATION_FORMAT)
     parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
     for name, kind in _EVALUATION_FIELDS.items():
-        if not parts or not isinstance(content.get(name), kind):
-            raise UserError(f"{path} is damaged ({name}): measure again")
+        if not parts or name not in content or not isinstance(content[name], kind):
+            raise UserError(f"{path} is damaged ({name}): remove it and measure again")
     for part in parts:
         if not isinstance(part, dict) or not _is_whole(part):
-            raise UserError(f"{path} is damaged: measure again")
-    return _OLDER | content
+            raise UserError(f"{path} is damaged: remove it and measure again")
+    return content
 
 
 def _is_whole(part: Mapping[str, Any]) -> bool:
@@ -143,7 +154,8 @@ def _is_whole(part: Mapping[str, Any]) -> bool:
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(bound, int | float) for bound in pair)
         for pair in intervals
     )
-    rows = all(isinstance(row, dict) and {"seed", "returned", "success"} <= set(row) for row in episodes)
+    kinds = {"seed": int, "returned": int | float, "success": bool}
+    rows = all(isinstance(row, dict) and all(isinstance(row.get(k), kinds[k]) for k in kinds) for row in episodes)
     return numbers and pairs and rows
 
 

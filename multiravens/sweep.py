@@ -15,11 +15,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.configuration import compose, search_path, spell
-from multiravens.data.files import locked, read_json, write_json, write_whole
+from multiravens.configuration import compose, search_path
+from multiravens.data.files import locked, read_json, user_path, write_json, write_whole
 from multiravens.data.pack import SUFFIX
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
+from multiravens.values import spell
 
 STAGES = ("demos", "train", "evaluate")
 LAUNCHERS = {
@@ -94,7 +95,7 @@ def sweep(config: DictConfig) -> int:
         for job in missing:
             print(f"  {job.folder}: {', '.join(job.missing(stages))}")
         return 0
-    out = Path(config.out).expanduser()
+    out = user_path(config.out)
     with locked(out, "out"):
         if "demos" in stages and Path(config.data).suffix != SUFFIX:
             _demonstrate(config, jobs)
@@ -180,7 +181,9 @@ def _table(config: DictConfig) -> dict[str, Any]:
         if not isinstance(table.get(key), kind):
             raise UserError(f"the table's {key} is {quote(table.get(key))}: see configs/table/singles.yaml")
     for part in table["parts"]:
-        for axis, values in part.items() if isinstance(part, dict) else [("a part", part)]:
+        if not isinstance(part, dict):
+            raise UserError(f"a part of table {table['name']} is {quote(part)}: give axes, as in {{agent: [sctn]}}")
+        for axis, values in part.items():
             named = isinstance(values, dict) and all(isinstance(words, list) for words in values.values())
             if not values or not (named or isinstance(values, list)):
                 raise UserError(
@@ -206,7 +209,7 @@ def _product(part: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequence[str], told: set[str]) -> Job:
-    folder = Path(config.out).expanduser() / name
+    folder = user_path(config.out) / name
     chosen = [*map(str, table["train"]), *words]
     try:
         trained = compose("train", chosen)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from multiravens.errors import UserError, unknown
+from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import Pose
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import World
@@ -93,6 +93,8 @@ def part(description: str | Mapping[str, Any]) -> Part:
         if description not in LIBRARY:
             raise unknown("shape", description, LIBRARY)
         return LIBRARY[description]
+    if not isinstance(description, Mapping):
+        raise UserError(f"{quote(description)} is no part: give a name, {{mesh: PATH}} or {{urdf: PATH}}")
     for key in description:
         if key not in _KEYS:
             raise unknown("key of a part", str(key), _KEYS)

@@ -108,11 +108,15 @@ def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
     assert np.array_equal(robot.act(color[0], height[0], [(color[1], height[1])])["pick_position"], picks[0])
 
 
-@pytest.mark.parametrize("value", ["-1", "many", ".inf"])
-def test_an_inhibition_that_is_none_is_told(value: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("value", "message"), [("-1", "give 0 or more"), ("many", "give a number"), ("inf", "give a finite number")]
+)
+def test_an_inhibition_that_is_none_is_told(
+    value: str, message: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate([f"run={run}", f"inhibition={value}", "episodes=1"]) == 2
     error = capsys.readouterr().err
-    assert "give 0 or more" in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
 
 
 def test_an_episode_that_is_filmed_is_the_one_that_is_measured() -> None:

@@ -72,7 +72,7 @@ def test_what_was_never_learned_is_not_counted_among_all(run: Path, tmp_path: Pa
 )
 def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
-    backbone = OmegaConf.to_container(compose("train", words))["backbone"]
+    backbone = OmegaConf.to_container(compose("train", words).backbone)
     write_config(tmp_path / "run", {**read_config(run), "backbone": backbone})
     rows = report.table_rows([report.read_run(tmp_path / "run", "run")])
     assert next(rows)["network"] == name
@@ -84,14 +84,27 @@ def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run:
         ("metrics.jsonl", "5", "is damaged"),
         ("metrics.jsonl", "{", "is damaged"),
         ("evaluation/placing.json", '{"format": "multiravens-evaluation", "version": 1}', "is damaged"),
+        (
+            "evaluation/placing.json",
+            ('"returned": 0.0', '"returned": "much"'),
+            "is damaged: remove it and measure again",
+        ),
+        ("evaluation/placing.json", ('"weights"', '"height"'), "is damaged (weights): remove it and measure again"),
     ],
 )
 def test_a_damaged_run_is_one_line(
-    name: str, content: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    content: str | tuple[str, str],
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged)
-    (damaged / name).write_text(content)
+    before = (damaged / name).read_text()
+    (damaged / name).write_text(content if isinstance(content, str) else before.replace(*content))
+    assert (damaged / name).read_text() != before
     assert report.main([f"runs=[{damaged}]", "gallery=0", f"out={tmp_path / 'report'}"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from multiravens.data.codec import HEIGHT_QUANTUM, quantize_height
 from multiravens.data.episode import Episode, read_episode
+from multiravens.data.files import user_path
 from multiravens.data.pack import SUFFIX, Pack
 from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError, unknown
@@ -206,7 +207,7 @@ def load(
     pack = Pack.open(data) if Path(data).suffix == SUFFIX else None
     episodes, environments = {}, {}
     for problem in problems:
-        source = _packed(pack, problem, split) if pack else _stored(Path(data).expanduser(), problem, split, demos)
+        source = _packed(pack, problem, split) if pack else _stored(user_path(data), problem, split, demos)
         if len(source.seeds) < demos:
             found = f"{source.where} has {len(source.seeds)} demonstrations"
             raise UserError(f"{found} and demos={demos} asks for more: {source.remedy}")

@@ -185,11 +185,18 @@ def read_episode(path: str | Path, resolution: str = "full", frames: Sequence[in
         chosen = range(header.steps + 1) if frames is None else [_index(frame, header.steps + 1) for frame in frames]
         color, height = _pictures(file, header.steps, chosen, resolution)
         arrays = {name: file.get_tensor(name) for name in layout(header.steps, header.bodies, len(header.subgoals))}
-    return assemble(header, arrays, color, height)
+        return assemble(header, arrays, color, height)
 
 
 def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, height: np.ndarray) -> Episode:
-    """Makes an episode of what its file says of itself, its plain arrays, and pictures."""
+    """Makes an episode of what its file says of itself, its plain arrays, and pictures.
+
+    Raises:
+        Damaged: If an array counts frames or sub-goals that there are not.
+    """
+    for name, last in (("goal_frames", header.steps), ("pointer", len(header.subgoals))):
+        if not ((arrays[name] >= 0) & (arrays[name] <= last)).all():
+            raise Damaged(f"its {name} are not all from 0 to {last}")
     plain = {name: array for name, array in arrays.items() if not name.startswith("actions.")}
     return Episode(
         seed=header.seed,

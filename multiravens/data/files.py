@@ -15,6 +15,18 @@ _JSON_BYTES = 2**28  # a manifest of a million episodes; anything larger is not 
 _LOCK = ".lock"
 
 
+def user_path(path: str | Path) -> Path:
+    """Resolves the `~` of a path that a user gave.
+
+    Raises:
+        UserError: If it names a user that there is not.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such user; write ./~NAME for a name that begins so") from error
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that whoever looks, at whatever moment the machine dies, finds it whole or not at all.
 
@@ -147,7 +159,7 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
     Raises:
         UserError: If it's missing, not JSON, of another kind or of another version.
     """
-    remedy = "remove it, or choose another folder with data=FOLDER"
+    remedy = "remove it, or give another folder"
     try:
         if path.stat().st_size > _JSON_BYTES:
             raise UserError(f"{path} is too large to be a {kind}: {remedy}")

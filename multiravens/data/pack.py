@@ -5,6 +5,7 @@ picture as its difference from the one before. Most of a table stays as it is fr
 takes a third to a half of its own file's size.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from safetensors.numpy import load, save
 from multiravens.data import episode as episodes
 from multiravens.data.codec import dequantize_height, quantize_height
 from multiravens.data.episode import Damaged, Episode, Header, read_episode
-from multiravens.data.shards import find_shards, read_shards, save_shards
+from multiravens.data.files import user_path
+from multiravens.data.shards import find_shards, read_shards, save_shards, shards_beside
 from multiravens.data.store import Store
 from multiravens.errors import UserError, quote
 from multiravens.geometry import SHAPE
@@ -63,7 +65,7 @@ class Pack:
         Raises:
             UserError: If it's missing, lacks a shard, is cut short, is not a pack or is of another version.
         """
-        path = Path(path).expanduser()
+        path = user_path(path)
         found = read_shards(path, _listed, "pack")
         if found is None:
             raise UserError(f"there is no pack {path}: make one with `multiravens data pack DATA --out {path}`")
@@ -145,10 +147,14 @@ def write_pack(
         The shards' paths.
 
     Raises:
-        UserError: If a data set has fewer episodes, one is damaged or larger than a shard, or the disk refuses.
+        UserError: If a data set has fewer episodes, one is damaged or larger than a shard, something else has the
+            pack's name, or the disk refuses.
     """
     if path.suffix != SUFFIX:
         raise UserError(f"--out {path}: give a name that ends with {SUFFIX}")
+    for there in [path] * path.exists() + shards_beside(path):
+        if not _is_ours(there):
+            raise UserError(f"--out {path}: {there} is there and is no pack; give another name")
     chosen = [(store, seed) for store in stores for seed in _first(store, demos)]
 
     def encoded(each: tuple[Store, int]) -> bytes:
@@ -169,6 +175,15 @@ def write_pack(
     }
     arrays = {key: np.frombuffer(blob, np.uint8) for key, blob in blobs.items()}
     return save_shards(path, arrays, about, save, shard_size, "--shard-size ")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads((file.metadata() or {}).get("multiravens", "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and about.get("format") == FORMAT
 
 
 def _key(name: str, seed: int) -> str:

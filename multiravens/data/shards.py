@@ -51,7 +51,7 @@ def find_shards(path: Path) -> list[Path]:
         raise UserError(f"{path} is one shard of several: give {path.with_name(match[1] + path.suffix)}")
     if path.is_file():
         return [path]
-    found = _shards_beside(path)
+    found = shards_beside(path)
     if not found:
         return []
     counts = {int(name.stem[-5:]) for name in found}
@@ -145,9 +145,10 @@ def write_shards(path: Path, contents: Iterable[bytes], count: int) -> list[Path
     paths = shard_paths(path, count)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_temporaries(path)
         for shard, content in zip(paths, contents, strict=True):
             write_whole(shard, content)
-        for old in {path, *_shards_beside(path)} - set(paths):
+        for old in {path, *shards_beside(path)} - set(paths):
             old.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error
@@ -165,7 +166,16 @@ def fill_shards(sizes: Sequence[int], limit: int | None) -> list[range]:
     return [range(start, end) for start, end in zip(starts, [*starts[1:], len(sizes)], strict=True)]
 
 
-def _shards_beside(path: Path) -> list[Path]:
+def _remove_temporaries(path: Path) -> None:
+    """Remove what a writer of the same file left that was killed in the middle."""
+    name = re.compile(rf"\.{re.escape(path.stem)}(-\d{{5}}-of-\d{{5}})?{re.escape(path.suffix)}\.\d+\.tmp", re.ASCII)
+    for other in path.parent.iterdir():
+        if name.fullmatch(other.name):
+            other.unlink(missing_ok=True)
+
+
+def shards_beside(path: Path) -> list[Path]:
+    """Lists the shards of a file that are there, of whatever cut."""
     if not path.parent.is_dir():
         return []
     return sorted(

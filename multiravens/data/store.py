@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from multiravens.data.episode import fingerprint
-from multiravens.data.files import locked, read_json, remove_temporaries, storage_error, write_json
+from multiravens.data.files import locked, read_json, remove_temporaries, storage_error, user_path, write_json
 from multiravens.data.splits import parse_splits, refuse_overlap
 from multiravens.errors import UserError, quote
 
@@ -63,7 +63,7 @@ class Store:
         if not re.fullmatch(r"\w[\w.-]{0,199}", problem, re.ASCII):
             raise UserError(f"problem.name must be letters, digits, _, - or ., to name a folder, not {quote(problem)}")
         plain = json.loads(json.dumps(dict(environment)))  # as dataset.json will give it back
-        return cls(Path(data).expanduser() / problem / split, seeds, plain)
+        return cls(user_path(data) / problem / split, seeds, plain)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -214,7 +214,7 @@ def find_stores(path: str | Path) -> list[Store]:
     Raises:
         UserError: If there is none, or one can't be read.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     try:
         found = sorted({file.parent for depth in ("", "*/", "*/*/") for file in root.glob(depth + DATASET)})
     except OSError as error:
