@@ -162,8 +162,6 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"out={config.out}, data={config.data}: give the names of folders")
     if config.workers < 1:
         raise UserError(f"workers={config.workers}: give 1 or more")
-    if not isinstance(config.launcher_options or DictConfig({}), DictConfig):
-        raise UserError(f"launcher_options={quote(config.launcher_options)}: give names and values, as in {{n_jobs:2}}")
     if config.launcher is None:
         return
     if config.launcher not in LAUNCHERS:

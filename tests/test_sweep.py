@@ -89,7 +89,7 @@ def test_a_table_that_cannot_be_met_says_why(
         ("stages=[tain]", "unknown stage 'tain': choose from train"),
         ("launcher=jobli", "unknown launcher 'jobli': choose from joblib"),
         ("launcher=ray", "launcher=ray is not installed: pip install 'multiravens[ray]'"),
-        ("launcher_options=3", "launcher_options=3: give names and values, as in {n_jobs:2}"),
+        ("launcher_options=3", "launcher_options=3: give a group of options, such as {n_jobs: 2}, or null"),
         ("workers=0", "workers=0: give 1 or more"),
         ("out=null", "out=None, data="),
         ("table=min", "unknown table 'min': choose from mine"),
