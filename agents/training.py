@@ -233,10 +233,11 @@ class Trainer:
         return figures
 
     def _save(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
+        # Every process looks, so that none waits for another that has stopped.
         if not all(bool(self.averaged[name].isfinite().all()) for name in self._moving):
             raise self._diverged("a weight")
+        if not self.fabric.is_global_zero:
+            return
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         state |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
         for name, parameter in self.network.named_parameters():
