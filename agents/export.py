@@ -9,7 +9,7 @@ from torch import Tensor
 
 from multiravens.agents.checkpoint import read_tensors, write_tensors
 from multiravens.agents.load import load_agent
-from multiravens.data.files import locked, user_path, write_whole
+from multiravens.data.files import locked, remove_temporaries, user_path, write_whole
 from multiravens.data.shards import parse_size
 from multiravens.errors import UserError, unknown
 from multiravens.markdown import markdown_table
@@ -60,6 +60,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):
+        remove_temporaries(out)
         if not (out / CONFIG).exists():
             write_config(out, kept)  # so that the folder is known for ours if this is killed in the middle
         paths = write_tensors(out / WEIGHTS, rounded, about, size)
@@ -91,7 +92,8 @@ def _check_free(out: Path) -> None:
     known = read_config(out) if (out / CONFIG).exists() else None
     if known is not None and "run" in known:
         raise UserError(f"out={out} is the folder of a run: give another one")
-    others = [path for path in out.iterdir() if path.name != ".lock"] if out.is_dir() else [out] * out.exists()
+    # A lock or a temporary is left where an export was killed.
+    others = [path for path in out.iterdir() if path.name[0] != "."] if out.is_dir() else [out] * out.exists()
     if known is None and others:
         raise UserError(f"out={out} holds something else: give the name of a new folder")
 
@@ -169,7 +171,7 @@ def _results(out: Path, problems: list[str]) -> Iterator[str]:
     measured = {problem: each for problem, each in contents.items() if each["weights"] == weights}
     known = {problem: measured[problem] for problem in problems if problem in measured}
     if not measured:
-        yield "Not measured yet: evaluate it, then export it again."
+        yield "Not measured yet: evaluate it without `out`, then export it again."
         return
     yield "Held-out episodes; intervals are 95 %, by bootstrap and by Wilson."
     if known:

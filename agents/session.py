@@ -319,6 +319,8 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
     if not (folder / STATE).exists() and not (folder / WEIGHTS).exists():
         write_config(folder, described)  # nothing was trained with another one
         return
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder} holds weights and no {CONFIG} that says of what: give another run=FOLDER")
     before, now = (
         dict(flatten({name: value for name, value in config.items() if name not in (*_WHERE, "version")}))
         for config in (read_config(folder), described)
@@ -329,6 +331,7 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
         shown = ", ".join(f"{name}: {there} there, {here} now" for name, there, here in pairs)
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise UserError(f"{folder} holds a run with other options ({shown}{more}): give them, or another run=FOLDER")
+    write_config(folder, described)  # what may differ, such as how it acts, is as it is asked for now
 
 
 def _board(folder: Path, fabric: Fabric) -> Any:

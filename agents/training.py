@@ -254,9 +254,10 @@ class Trainer:
         write_tensors(self.folder / STATE, state, {"step": self.step})
 
     def _diverged(self, what: str) -> UserError:
-        kept = f"{self.folder} is as at its last checkpoint" if (self.folder / STATE).exists() else "nothing was saved"
+        saved = (self.folder / STATE).exists()
+        kept = f" in another folder; {self.folder} is as at its last checkpoint" if saved else "; nothing was saved"
         return UserError(
-            f"{what} is no number any more at step {self.step}: lower learning_rate={self.learning_rate}; {kept}"
+            f"{what} is no number any more at step {self.step}: lower learning_rate={self.learning_rate}{kept}"
         )
 
     def _resume(self) -> None:

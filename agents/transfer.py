@@ -142,6 +142,10 @@ def _merged(
         raise unknown("start", str(config["start"]), starts)
     if rank < 1:
         raise UserError(f"rank={rank}: give 1 or more")
+    if kind == "scratch" and config["order"] is not None:
+        raise UserError(
+            f"order={config['order']} is of known blocks, and train=scratch forgets them: give one of the two"
+        )
     source = str(config["run"]).rstrip("/")
     streams = dict(trained["backbone"]["streams"] or {})
     adapters = {name: each for name, each in (streams.get("adapters") or {}).items() if name in known}

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.values import UNSET, check_types, option_names
+from multiravens.values import UNSET, check_types, flatten, option_names
 
 CONFIGS = Path(__file__).parent / "configs"
 _of_the_command: list[Path] = []
@@ -56,18 +56,20 @@ def compose(
     roots = search_path(config_dirs)
     if config_name not in options(roots, ""):
         raise unknown("configuration", config_name, options(roots, ""))
-    chosen, values, names = {}, [], {}
+    chosen, values, plainly = {}, [], []
     plain = _plain_values(config_name, roots)
     for override in [_parsed(text) for text in overrides]:
         if override.key_or_group in plain:
-            names[override.key_or_group] = _plain_name(override)
+            plainly.append(override)
         elif _is_selection(override, roots):
             chosen[override.get_key_element()] = _selected(override, roots)
         else:
             values.append(override)
     selections = [text for texts in chosen.values() for text in texts]
-    default = OmegaConf.merge(_load(config_name, selections, roots), names)
-    assert isinstance(default, DictConfig)
+    default = _load(config_name, selections, roots)
+    names = {each.key_or_group: _as_its_default(each, default) for each in plainly}
+    check_types(OmegaConf.to_container(default), names, "")
+    default.merge_with(names)
     if not values:
         return _resolved(default)
     known = OmegaConf.to_container(default)
@@ -156,7 +158,7 @@ def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
         names = option_names(known)
         if override.key_or_group not in names:
             raise unknown("option", override.key_or_group, names)
-        check_types(OmegaConf.select(out, override.key_or_group), override.value(), override.key_or_group)
+        check_types(dict(flatten(known))[override.key_or_group], override.value(), override.key_or_group)
         OmegaConf.update(out, override.key_or_group, override.value())
     container = OmegaConf.to_container(out)
     assert isinstance(container, dict)
@@ -207,12 +209,10 @@ def _plain_values(config_name: str, roots: Sequence[Path]) -> set[str]:
     return set(content) & folders if isinstance(content, dict) else set()
 
 
-def _plain_name(override: Override) -> str | None:
-    """A folder, or a problem of the user's own, may be called by a number."""
-    value = override.value()
-    if value is not None and not isinstance(value, str | int | float):
-        raise UserError(f"{quote(override.input_line or '')}: give one name")
-    return value if value is None else str(value)
+def _as_its_default(override: Override, default: DictConfig) -> Any:
+    """The value of such a name; a number for a text becomes that text."""
+    value, key = override.value(), override.key_or_group
+    return (override.input_line or "").partition("=")[2].strip() if _is_name(value, key, default[key]) else value
 
 
 def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
@@ -318,11 +318,17 @@ def _fitted(override: Override, known: object) -> str:
             return text
         else:
             raise unknown("option", key, option_names(known))
-    texts = isinstance(node, str) or (node is None and isinstance(UNSET.get(key, (None,))[-1], str))
-    if texts and isinstance(override.value(), int | float):
+    if _is_name(override.value(), key, node):
         name, _, raw = text.partition("=")
         return f"{name}='{raw.strip()}'"
     return text
+
+
+def _is_name(value: object, key: str, default: object) -> bool:
+    """Says whether a number is given where only texts are taken: a folder may be called 2024."""
+    examples = UNSET.get(key, ()) if default is None else (default,)
+    number = isinstance(value, int | float) and not (default is None and isinstance(value, bool))
+    return number and bool(examples) and all(isinstance(example, str) for example in examples)
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -62,7 +62,8 @@ def check_types(default: object, value: object, path: str) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{path}={value}: give a finite number")
     elif value == "" and default:
-        raise UserError(f"{path}= is empty: give {kind_of(default)}, such as its default {spell(default)}")
+        example = "" if "${" in str(default) else f", such as its default {spell(default)}"
+        raise UserError(f"{path}= is empty: give {kind_of(default)}{example}")
     elif default is None and path in UNSET:
         _check_unset(value, path)
     elif default is None or (isinstance(default, str) and ("${" in default or default == "???")):

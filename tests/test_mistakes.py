@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from multiravens import evaluate, export, render, report, sweep, train, transfer
 from multiravens.agents.checkpoint import write_tensors
 from multiravens.agents.training import Trainer
 from multiravens.cli import INTERRUPTED
+from multiravens.configuration import changed, compose
 from multiravens.data.__main__ import main as data_main
 from multiravens.data.episode import Episode, write_episode
+from multiravens.errors import UserError
 from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
 from tests import synthetic
 
@@ -52,8 +55,10 @@ def refused(main: Main, words: Sequence[str], capsys: pytest.CaptureFixture[str]
     [
         (transfer.main, ["learning_rate=abc"], "learning_rate=abc: give a number, such as 0.001, or null"),
         (transfer.main, ["order=2"], "order=2: give a list, such as [0, 2, 1, 1, 3, 4], or null"),
-        (transfer.main, ["problem=[placing]"], "give one name"),
-        (report.main, ["runs=5"], "runs=5: give folders as in runs=[5]"),
+        (transfer.main, ["problem=[placing]"], "problem=[placing]: give a text, such as NAME, or null"),
+        (report.main, ["runs=5"], "runs=5: give a list or a text, such as [FOLDER], or null"),
+        (train.main, ["compile=false"], "compile=false: give a text, such as inductor, or null"),
+        (sweep.main, ["out="], "out= is empty: give a text"),
         (evaluate.main, ["inhibition=much"], "inhibition=much: give a number"),
         (evaluate.main, ["run=~nobody.here/run", "episodes=1"], "~nobody.here/run: there is no such user"),
         (evaluate.main, ["agent=random", "out=", "episodes=1"], "out='': give a text, such as FOLDER, or null"),
@@ -83,6 +88,27 @@ def test_a_folder_may_be_called_by_a_number(run: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(run.parent)
     assert export.main(["run=run", "out=2024"]) == 0
     assert (run.parent / "2024" / WEIGHTS).exists()
+
+
+def test_folders_called_like_options_change_nothing(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("runs", "demos"):
+        (tmp_path / name).mkdir()
+    words = ["--config-dir", str(tmp_path)]
+    assert report.main([*words, f"runs=[{made / 'run'}]", "gallery=0", f"out={tmp_path / 'out'}"]) == 0
+    assert "demos=0: give 1 or more" in refused(train.main, [*words, *TINY, "demos=0"], capsys)
+    assert "demos=abc: give an integer" in refused(train.main, [*words, *TINY, "demos=abc"], capsys)
+
+
+def test_parts_may_be_replaced_by_other_parts() -> None:
+    words = ["problem=placing", "problem.modules.placing.shapes=[bar,disc]"]
+    environment = OmegaConf.to_container(compose("environment", words))
+    assert isinstance(environment, dict)
+    shapes = "problem.modules.placing.shapes"
+    assert changed(environment, [f"{shapes}=[disc]"])["problem"]["modules"]["placing"]["shapes"] == ["disc"]
+    with pytest.raises(UserError, match=f"{shapes}=disc: give a list, such as its default"):
+        changed(environment, [f"{shapes}=disc"])
 
 
 def test_a_table_of_lists_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +156,14 @@ def test_another_agents_weights_are_not_trained_over(made: Path, run: Path, caps
     assert (run / WEIGHTS).read_bytes() == before  # and its own are trained anew
 
 
+def test_how_a_run_acts_may_be_changed(made: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*TINY, f"data={made / 'data'}", f"run={run}"]
+    assert train.main([*words, "inhibition=0.5"]) == 0
+    assert yaml.safe_load((run / CONFIG).read_text())["inhibition"] == 0.5
+    (run / CONFIG).unlink()
+    assert f"holds weights and no {CONFIG}" in refused(train.main, words, capsys)
+
+
 def test_weights_that_are_gone_are_written_again(made: Path, run: Path) -> None:
     before = (run / WEIGHTS).read_bytes()
     (run / WEIGHTS).unlink()
@@ -147,7 +181,9 @@ def test_damaged_curves_are_told(content: str, made: Path, run: Path, capsys: py
 def test_a_pack_replaces_nothing_but_a_pack(made: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / WEIGHTS).read_bytes()
     words = ["pack", str(made / "data"), "--out"]
-    assert "is no pack; give another name" in refused(data_main, [*words, str(run / WEIGHTS)], capsys)
+    assert "is no whole pack: remove it, or give another name" in refused(
+        data_main, [*words, str(run / WEIGHTS)], capsys
+    )
     assert (run / WEIGHTS).read_bytes() == before
     left = run / ".p-00001-of-00002.safetensors.1.tmp"
     other = run / ".pq.safetensors.1.tmp"
@@ -167,6 +203,9 @@ def test_an_export_that_was_stopped_is_taken_up(
         patch.setattr("multiravens.agents.export.write_tensors", _killed_on_the_way)
         assert export.main([*words, "shard_size=100KB"]) == INTERRUPTED
     assert list((tmp_path / "out").glob("weights-00001-*"))
+    (tmp_path / "out" / CONFIG).rename(tmp_path / "out" / f".{CONFIG}.1.tmp")
+    for path in (tmp_path / "out").glob("weights*"):
+        path.unlink()
     assert export.main([*words, "shard_size=100KB"]) == 0
     assert (tmp_path / "out" / "README.md").exists()
 

@@ -194,9 +194,10 @@ def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, h
     Raises:
         Damaged: If an array counts frames or sub-goals that there are not.
     """
-    for name, last in (("goal_frames", header.steps), ("pointer", len(header.subgoals))):
-        if not ((arrays[name] >= 0) & (arrays[name] <= last)).all():
-            raise Damaged(f"its {name} are not all from 0 to {last}")
+    unreached = 0 if header.success else -1
+    for name, first, last in (("goal_frames", unreached, header.steps), ("pointer", 0, len(header.subgoals))):
+        if not ((arrays[name] >= first) & (arrays[name] <= last)).all():
+            raise Damaged(f"its {name} are not all from {first} to {last}")
     plain = {name: array for name, array in arrays.items() if not name.startswith("actions.")}
     return Episode(
         seed=header.seed,

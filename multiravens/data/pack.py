@@ -154,7 +154,7 @@ def write_pack(
         raise UserError(f"--out {path}: give a name that ends with {SUFFIX}")
     for there in [path] * path.exists() + shards_beside(path):
         if not _is_ours(there):
-            raise UserError(f"--out {path}: {there} is there and is no pack; give another name")
+            raise UserError(f"--out {path}: {there} is there and is no whole pack: remove it, or give another name")
     chosen = [(store, seed) for store in stores for seed in _first(store, demos)]
 
     def encoded(each: tuple[Store, int]) -> bytes:
