@@ -103,8 +103,9 @@ def test_folders_called_like_options_change_nothing(
 
 def test_parts_may_be_replaced_by_other_parts() -> None:
     words = ["problem=placing", "problem.modules.placing.shapes=[bar,disc]"]
-    environment = OmegaConf.to_container(compose("environment", words))
-    assert isinstance(environment, dict)
+    composed = OmegaConf.to_container(compose("environment", words))
+    assert isinstance(composed, dict)
+    environment = {str(key): value for key, value in composed.items()}
     shapes = "problem.modules.placing.shapes"
     assert changed(environment, [f"{shapes}=[disc]"])["problem"]["modules"]["placing"]["shapes"] == ["disc"]
     with pytest.raises(UserError, match=f"{shapes}=disc: give a list, such as its default"):
