@@ -52,7 +52,7 @@ def option_names(config: object) -> list[str]:
 
 
 def check_types(default: object, value: object, path: str) -> None:
-    """Raises a `UserError` where a value does not have the type of its default; null accepts anything."""
+    """Raises a `UserError` where a value does not have the type of its default, or is none of what `UNSET` says."""
     if isinstance(default, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             if key in default:
