@@ -140,7 +140,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
                 "inhibition": content["inhibition"],
-                "way": _way(run.config),
+                "way": _way(run.config, content["inhibition"]),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
@@ -283,9 +283,10 @@ def _sampling(config: Mapping[str, Any]) -> str:
     return " ".join(name.removesuffix("Tasks").removesuffix("Steps").lower() for name in names)
 
 
-def _way(config: Mapping[str, Any]) -> str:
-    """Agent, backbone and sampling in a few words."""
-    return f"{config['agent']['name']}, {_network(config)}, {_sampling(config)}"
+def _way(config: Mapping[str, Any], inhibition: float | str) -> str:
+    """Agent, backbone, sampling and how it acts in a few words."""
+    acting = "" if str(inhibition) in ("0", "0.0") else f", inhibition {inhibition}"
+    return f"{config['agent']['name']}, {_network(config)}, {_sampling(config)}{acting}"
 
 
 def _network(config: Mapping[str, Any]) -> str:

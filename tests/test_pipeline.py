@@ -74,8 +74,9 @@ def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run:
     shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
     backbone = OmegaConf.to_container(compose("train", words).backbone)
     write_config(tmp_path / "run", {**read_config(run), "backbone": backbone})
-    rows = report.table_rows([report.read_run(tmp_path / "run", "run")])
-    assert next(rows)["network"] == name
+    row = next(report.table_rows([report.read_run(tmp_path / "run", "run")]))
+    assert row["network"] == name
+    assert row["way"] == f"sctn, {name}, horizon uniform, inhibition 3.0"
 
 
 @pytest.mark.parametrize(
