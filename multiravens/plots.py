@@ -13,17 +13,9 @@ matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
 _WIDEST = 24.0  # [inches]
-COLORS = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
-COLORS += (
-    "#9cc3e6",
-    "#f2c894",
-    "#a3d6b5",
-    "#e0a09f",
-    "#c4b1dd",
-    "#b9bcc1",
-    "#e6d89a",
-    "#a5dede",
-)  # lighter: ten problems
+_STRONG = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
+_LIGHT = ("#9cc3e6", "#f2c894", "#a3d6b5", "#e0a09f", "#c4b1dd", "#b9bcc1", "#e6d89a", "#a5dede")
+COLORS = (*_STRONG, *_LIGHT)
 Programs = Mapping[str, Mapping[str, Any]]
 _LOSSES = {"loss_pick": "pick loss", "loss_place": "place loss"}
 _ACCURACIES = {"accuracy_pick": "pick right", "accuracy_place": "place right", "accuracy_rotation": "turn right"}
