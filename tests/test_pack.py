@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from safetensors.numpy import save
 from multiravens.data.__main__ import main
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.data.episode import Episode, read_episode, write_episode
+from multiravens.data.files import in_turn
 from multiravens.data.pack import Pack, write_pack
 from multiravens.data.shards import fill_shards, parse_size, shard_paths
 from multiravens.data.store import find_stores
@@ -98,6 +100,21 @@ def test_packing_again_replaces_the_shards_of_before(data: Path, tmp_path: Path)
     assert len(many) > len(fewer) > 1
     assert sorted(tmp_path.glob("a*")) == fewer
     assert write_pack(path, stores) == [path] == sorted(tmp_path.glob("a*"))
+
+
+def test_commands_that_pack_to_one_name_do_so_in_turn(data: Path, tmp_path: Path) -> None:
+    whole = write_pack(tmp_path / "other.safetensors", find_stores(data))[0].read_bytes()
+    path = tmp_path / "out" / "all.safetensors"
+    path.parent.mkdir()
+    with ThreadPoolExecutor(1) as pool:
+        with in_turn(path.parent):
+            packing = pool.submit(write_pack, path, find_stores(data))
+            assert wait([packing], timeout=2).not_done and not list(path.parent.iterdir())
+            # What the other command writes in the meantime is replaced as a whole.
+            for shard in shard_paths(path, 2):
+                shard.write_bytes(whole)
+        assert packing.result(timeout=60) == [path]
+    assert list(path.parent.iterdir()) == [path] and path.read_bytes() == whole
 
 
 def test_damage_and_loss_are_told_in_one_line(data: Path, tmp_path: Path) -> None:

@@ -115,6 +115,25 @@ def _lock(descriptor: int, folder: Path, option: str) -> None:
         raise storage_error(folder, error) from error
 
 
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Waits until no other command holds a folder this way, and holds it; nothing is left in it.
+
+    Raises:
+        OSError: If the folder can't be opened.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise  # these are network file systems, which can't hold a folder
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def storage_error(path: Path, error: OSError) -> UserError:
     """Makes the error for a disk that refuses a write.
 

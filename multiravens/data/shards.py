@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from multiravens.data.files import storage_error, write_whole
+from multiravens.data.files import in_turn, storage_error, write_whole
 from multiravens.errors import UserError, quote
 
 _Read = TypeVar("_Read")
@@ -131,6 +131,8 @@ def save_shards(
 def write_shards(path: Path, contents: Iterable[bytes], count: int) -> list[Path]:
     """Writes a file's shards one after the other, then removes those of an earlier cut.
 
+    Of several commands that write to one folder at once, each waits for the one before: the last one's file is whole.
+
     Args:
         path: The file that they make up.
         contents: Of each shard.
@@ -145,11 +147,12 @@ def write_shards(path: Path, contents: Iterable[bytes], count: int) -> list[Path
     paths = shard_paths(path, count)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_temporaries(path)
-        for shard, content in zip(paths, contents, strict=True):
-            write_whole(shard, content)
-        for old in {path, *shards_beside(path)} - set(paths):
-            old.unlink(missing_ok=True)
+        with in_turn(path.parent):
+            _remove_temporaries(path)
+            for shard, content in zip(paths, contents, strict=True):
+                write_whole(shard, content)
+            for old in {path, *shards_beside(path)} - set(paths):
+                old.unlink(missing_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error
     return paths
