@@ -162,7 +162,7 @@ def _merged(
         **{name: config[name] for name in _OWN},
         "backbone": {**trained["backbone"], "streams": streams or None},
         "problems": [*known, problem],
-        "run": config["out"] or f"{source}-{problem}-{kind}",
+        "run": config["run_out"] or f"{source}-{problem}-{kind}",
         "learning_rate": LEARNING_RATES[kind] if config["learning_rate"] is None else config["learning_rate"],
         "devices": 1,
         "transfer": {"run": source, "problem": problem}
@@ -271,7 +271,7 @@ def _hardened(
     config: Mapping[str, Any], source: Path, trained: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """Every known program one-hot, in a run of its own."""
-    folder = user_path(config["out"] or f"{str(config['run']).rstrip('/')}-hard")
+    folder = user_path(config["run_out"] or f"{str(config['run']).rstrip('/')}-hard")
     network, _ = build(trained)
     fill(network, tensors, source / WEIGHTS)
     if not isinstance(network.streams, ModularStreams):

@@ -16,12 +16,16 @@ from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, user_path
 from multiravens.data.splits import parse_splits
+from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
 from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled, spelled_outcome
+
+EXPERT = "expert"
+"""Where goal images come from unless demonstrations have them: a run of the expert."""
 
 
 def evaluate(config: DictConfig) -> None:
@@ -47,6 +51,7 @@ def evaluate(config: DictConfig) -> None:
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
+    known = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
     try:
@@ -57,9 +62,11 @@ def evaluate(config: DictConfig) -> None:
     remarks = []
     for problem, environment in environments.items():
         path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
+        wanted["goals"] = "demonstrations" if known[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
-            content = wanted | _measured(problem, actor, environment, config, range(config.first_seed, test.stop))
+            seeds = range(config.first_seed, test.stop)
+            content = wanted | _measured(problem, actor, environment, config, seeds, known[problem])
             write_evaluation(path, content)
         _add_rows(table, problem, content)
         other = others[problem]
@@ -103,7 +110,7 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the same command, stopped between problems, has measured before."""
     if not path.exists():
         return None
-    content = read_evaluation(path)
+    content = {"goals": EXPERT} | read_evaluation(path)
     if any(content.get(name) != value for name, value in wanted.items()):
         return None
     print(f"{path} was measured before; remove it to measure again")
@@ -111,7 +118,12 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _measured(
-    problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, seeds: range
+    problem: str,
+    actor: Any,
+    environment: Mapping[str, Any],
+    config: DictConfig,
+    seeds: range,
+    demonstrations: Store | None,
 ) -> dict[str, Any]:
     """Records and summaries of the agent and of what is measured beside it."""
     from multiravens.evaluation import described, measure
@@ -123,7 +135,8 @@ def _measured(
         each.resolution = actor.resolution
     with show_progress(f"{problem}, {', '.join(actors)}", config.episodes, "episodes") as update:
         view, told = instantiate(config.view), partial(_tell, update)
-        found = measure(list(actors.values()), view, environment, config.episodes, seeds, config.workers, told)
+        rest = config.episodes, seeds, config.workers, told, demonstrations
+        found = measure(list(actors.values()), view, environment, *rest)
     own, *beside = map(described, found)
     return {**own, "beside": dict(zip(list(actors)[1:], beside, strict=True))}
 
@@ -136,6 +149,20 @@ def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
     for name, row in {content["agent"]: content, **content["beside"]}.items():
         counts = str(row["summary"]["episodes"]), str(len(row["skipped"]))
         table.add_row(problem, escape(name), *spelled_outcome(row["summary"]), *counts)
+
+
+def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | None) -> Store | None:
+    """The expert's runs of held-out episodes that are there already."""
+    if data is None:
+        return None
+    if not user_path(data).is_dir():
+        raise UserError(f"data={data} is no folder: give one of demonstrations, or data=null")
+    folder = user_path(data) / problem / "test"
+    if not (folder / DATASET).exists():
+        return None
+    store = Store.open(folder)
+    store.refuse_other(environment)
+    return store
 
 
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:

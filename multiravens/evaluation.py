@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from multiravens.data.store import Store
 from multiravens.errors import UserError
 from multiravens.lanes import Lanes, Seen, Start
 from multiravens.statistics import Comparison, paired_bootstrap, summarise
@@ -71,6 +72,7 @@ def measure(
     seeds: range,
     workers: int = 1,
     update: Update | None = None,
+    demonstrations: Store | None = None,
 ) -> list[Measured]:
     """Let agents act in the first episodes that the expert fully solves; it shows each of them once for all.
 
@@ -82,6 +84,7 @@ def measure(
         seeds: in the order in which they are tried.
         workers: processes with environments.
         update: told of progress.
+        demonstrations: of that environment, which the expert need not show again; None for none.
 
     Returns:
         Of each agent, in order.
@@ -94,7 +97,7 @@ def measure(
     skipped: dict[int, str] = {}
     tried = 0
     count = min(BATCH, episodes)
-    with Lanes({**environment, "resolution": actors[0].resolution}, count, workers) as lanes:
+    with Lanes({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
         while (done := len(records[0])) < episodes:
             group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
             if not group:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Mapping
+from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from multiravens.data.episode import read_episode
+from multiravens.data.store import Store
 from multiravens.errors import UserError
 
 
@@ -55,22 +58,41 @@ class Lane:
 
     Args:
         environment: configuration with `problem`, `camera`, `motion` and `resolution`.
+        demonstrations: of that environment, which the expert need not show again; None for none.
     """
 
-    def __init__(self, environment: Mapping[str, Any]) -> None:
+    def __init__(self, environment: Mapping[str, Any], demonstrations: Store | None = None) -> None:
         from multiravens.envs import from_config  # the simulator is loaded where it is used
 
         self.env = from_config(OmegaConf.create({"gui": False, **environment}))
+        self.demonstrations = demonstrations
 
     def open(self, seed: int) -> Start | str:
-        """Run the expert for the goals and start the episode; why not, if the expert does not solve it."""
+        """Take the goals of the expert's run and start the episode; why not, if the expert does not solve it."""
+        shown = self._kept(seed) or self._demonstrate(seed)
+        return shown if isinstance(shown, str) else Start(self.reset(seed), *shown)
+
+    def _kept(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str | None:
+        """What is known of the expert's run without running it."""
+        if self.demonstrations is None:
+            return None
+        path = self.demonstrations.path(seed)
+        if not path.exists():
+            return self._rejected.get(seed)
+        run = read_episode(path, self.env.resolution)
+        return (run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)) if run.success else None
+
+    @cached_property
+    def _rejected(self) -> dict[int, str]:
+        return self.demonstrations.rejected() if self.demonstrations else {}
+
+    def _demonstrate(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str:
         from multiravens.envs import demonstrate
 
         run = demonstrate(self.env, seed)
         if not run.success:
             return run.reason
-        seen = self.reset(seed)
-        return Start(seen, run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards))
+        return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)
 
     def reset(self, seed: int) -> Seen:
         """Start the episode."""
@@ -96,20 +118,23 @@ class Lanes:
         environment: of every lane.
         count: of lanes.
         workers: processes.
+        demonstrations: as of a `Lane`.
     """
 
-    def __init__(self, environment: Mapping[str, Any], count: int, workers: int) -> None:
+    def __init__(
+        self, environment: Mapping[str, Any], count: int, workers: int, demonstrations: Store | None = None
+    ) -> None:
         self._here: list[Lane] = []
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         if workers == 1:
-            self._here = [Lane(environment) for _ in range(count)]
+            self._here = [Lane(environment, demonstrations) for _ in range(count)]
             return
         context = multiprocessing.get_context("spawn")  # a fork would copy the network's threads half-way
         for index in range(min(workers, count)):
             ours, theirs = context.Pipe()
             own = len(range(index, count, workers))
-            process = context.Process(target=_serve, args=(theirs, dict(environment), own), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, dict(environment), own, demonstrations), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -159,7 +184,7 @@ class Lanes:
         self.close()
 
 
-def _serve(pipe: Connection, environment: dict[str, Any], count: int) -> None:
+def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrations: Store | None) -> None:
     lanes: dict[int, Lane] = {}
     while True:
         try:
@@ -169,7 +194,7 @@ def _serve(pipe: Connection, environment: dict[str, Any], count: int) -> None:
         try:
             # Built at the first call, so that a mistake in it reaches the user as its own error.
             if index not in lanes and index < count:
-                lanes[index] = Lane(environment)
+                lanes[index] = Lane(environment, demonstrations)
             answer = getattr(lanes[index], method)(argument)
         except Exception as error:  # told where the command runs
             answer = error

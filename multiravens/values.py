@@ -7,7 +7,7 @@ from typing import Any
 from multiravens.errors import UserError, unknown
 
 UNSET: dict[str, tuple[Any, ...]] = {
-    **dict.fromkeys(("run", "out", "against"), ("FOLDER",)),
+    **dict.fromkeys(("run", "out", "run_out", "data", "against"), ("FOLDER",)),
     "problem": ("NAME",),
     "problems": (["placing", "chaining"], "ten"),
     "runs": (["FOLDER"], "FILE"),

@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 
 from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_action
 from multiravens.configuration import compose
+from multiravens.data.store import Store
+from multiravens.demos import main as demos
 from multiravens.errors import UserError
 from multiravens.evaluate import main
 from multiravens.evaluation import Measured, compare, described, measure
-from multiravens.lanes import Lane
+from multiravens.lanes import Lane, Start
 from multiravens.restored import environment_of, refuse_foreign
 
 ENVIRONMENT = {
@@ -186,6 +188,35 @@ def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
     assert measured == ["placing", "stacking"]
 
 
+def test_goals_come_from_demonstrations_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    assert demos(["problem=stacking", "split=test", "episodes=2", f"data={data}"]) == 0
+    ran: list[int] = []
+
+    def counted(lane: Lane, seed: int) -> Any:
+        ran.append(seed)
+        return demonstrate(lane, seed)
+
+    demonstrate = Lane._demonstrate
+    monkeypatch.setattr(Lane, "_demonstrate", counted)
+    environment, store = ENVIRONMENT | {"resolution": "half"}, Store.open(data / "stacking" / "test")
+    kept, shown = (Lane(environment, each).open(100_001) for each in (store, None))
+    assert ran == [100_001] and isinstance(kept, Start) and isinstance(shown, Start)
+    assert np.array_equal(kept.goal_color, shown.goal_color) and kept.expert_steps == shown.expert_steps
+    assert np.abs(kept.goal_height - shown.goal_height).max() <= 1e-5
+    ran.clear()
+    store.write_rejected({100_002: "it fell"})
+    words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=3", f"out={tmp_path / 'out'}"]
+    assert main([*words, f"data={data}"]) == 0
+    assert ran == [100_003]
+    measured = json.loads((tmp_path / "out" / "stacking.json").read_bytes())
+    assert measured["goals"] == "demonstrations" and measured["skipped"] == [{"reason": "it fell", "seed": 100_002}]
+    assert main([*words, f"data={data}", "overrides=['problem.order=shuffled']"]) == 2
+    assert "was made with problem.order='sequential' instead of 'shuffled'" in capsys.readouterr().err
+
+
 def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     class Killing(Random):
         """Kills a worker at its second action."""
@@ -213,6 +244,7 @@ def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
         (["agent=random", "against=nowhere"], "cannot read nowhere/evaluation/placing.json"),
         (["agent=random", "episodes=0"], "episodes=0: give 1 or more"),
         (["agent=random", "problems=[stakcing]"], "stacking"),
+        (["agent=random", "data=nowhere"], "data=nowhere is no folder"),
         (["agent=random", "first_seed=-1"], "give one of the test split, 100000 to 199999"),
     ],
 )

@@ -124,7 +124,7 @@ def test_what_changes_everything_knows_the_new_problem_alone(kind: str, run: Pat
 
 
 def test_the_report_draws_programs(run: Path, data: Path, tmp_path: Path) -> None:
-    words = [f"run={run}", "problem=new", "train=order", f"data={data}", f"out={tmp_path / 'new'}", "log_every=1"]
+    words = [f"run={run}", "problem=new", "train=order", f"data={data}", f"run_out={tmp_path / 'new'}", "log_every=1"]
     assert main([*words, *SHORT]) == 0
     assert report.main([f"runs=[{run},{tmp_path / 'new'}]", "gallery=0", f"out={tmp_path / 'report'}"]) == 0
     drawn = {path.stem for path in (tmp_path / "report").glob("*.png")}

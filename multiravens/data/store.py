@@ -184,10 +184,19 @@ class Store:
             }
             write_json(path, content)
             return
-        made = Store.open(self.folder)
-        here = {"splits": {self.folder.name: seeds}} | self.environment
-        there = {"splits": {self.folder.name: [made.seeds.start, made.seeds.stop]}} | made.environment
-        differences = list(_differences(there, here))
+        Store.open(self.folder).refuse_other({"splits": {self.folder.name: seeds}} | self.environment)
+
+    def refuse_other(self, wanted: Mapping[str, Any]) -> None:
+        """Refuses a configuration that its episodes were not made with.
+
+        Args:
+            wanted: Of an environment, plain values, and `splits`, the range of seeds of each, where they matter.
+
+        Raises:
+            UserError: If it's another one.
+        """
+        there = {"splits": {self.folder.name: [self.seeds.start, self.seeds.stop]}} if "splits" in wanted else {}
+        differences = list(_differences(there | self.environment, wanted))
         if differences:
             more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
             raise UserError(
