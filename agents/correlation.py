@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 DIRECT = 12
-"""Side of the largest square that is convolved [pixels]."""
+"""Side of the largest square that is not transformed [pixels]."""
 
 
 def rotated_crops(maps: Tensor, centres: Tensor, size: int, rotations: int) -> Tensor:
@@ -43,7 +43,8 @@ def rotated_crops(maps: Tensor, centres: Tensor, size: int, rotations: int) -> T
 def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     """Slide every kernel over the map of its sample.
 
-    Large squares go through the Fourier transform; small ones on a CPU are convolved, which is quicker there.
+    Large squares go through the Fourier transform. Small ones are convolved on a CPU; elsewhere they are one product of
+    matrices, since a convolution in as many groups as there are samples is not what GPUs are made for.
 
     Args:
         maps: (N, D, H, W).
@@ -56,10 +57,11 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     convolution of 36 crops that each went through the network.
     """
     maps, kernels = maps.float(), kernels.float()
-    small = kernels.shape[-1] <= DIRECT and not maps.is_cuda
     # Sums of so many products need all the bits, whatever the network computes in.
     with torch.autocast(maps.device.type, enabled=False):
-        return correlate_directly(maps, kernels) if small else correlate_by_fourier(maps, kernels)
+        if kernels.shape[-1] > DIRECT:
+            return correlate_by_fourier(maps, kernels)
+        return correlate_by_products(maps, kernels) if maps.is_cuda else correlate_directly(maps, kernels)
 
 
 def correlate_by_fourier(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -75,6 +77,15 @@ def correlate_directly(maps: Tensor, kernels: Tensor) -> Tensor:
     together = padded.reshape(1, count * depth, *padded.shape[-2:])
     weights = kernels.transpose(1, 2).reshape(count * rotations, depth, size, size)
     return functional.conv2d(together, weights, groups=count).reshape(count, rotations, *maps.shape[-2:])
+
+
+def correlate_by_products(maps: Tensor, kernels: Tensor) -> Tensor:
+    """`correlate` as a product of the kernels and of the squares about every place, laid out in rows."""
+    size = kernels.shape[-1]
+    before, after = size // 2, size - 1 - size // 2
+    squares = functional.unfold(functional.pad(maps, (before, after, before, after)), size)
+    scores = kernels.transpose(1, 2).flatten(2) @ squares
+    return scores.unflatten(2, maps.shape[-2:])
 
 
 class _Correlation(torch.autograd.Function):

@@ -73,7 +73,11 @@ def _check_sizes(agent: Mapping[str, Any], network: Mapping[str, Any], factor: i
 
 
 def load_agent(
-    run: str | Path, pointer: str | None = None, device: str = "cpu", inhibition: float | None = None
+    run: str | Path,
+    pointer: str | None = None,
+    device: str = "cpu",
+    inhibition: float | None = None,
+    patience: int | None = None,
 ) -> TransporterAgent:
     """The agent that a run trained.
 
@@ -82,10 +86,11 @@ def load_agent(
         pointer: `reward` or `visual` instead of what the run was configured with.
         device: where its network computes.
         inhibition: of `TransporterAgent`, instead of what the run was configured with; older runs have none.
+        patience: likewise.
 
     Raises:
-        UserError: the folder is not a run's, its checkpoint does not fit, the pointer is unknown, or the inhibition is
-            below 0.
+        UserError: the folder is not a run's, its checkpoint does not fit, the pointer is unknown, or inhibition or
+            patience is below 0.
     """
     folder = find_run(run)
     config = read_config(folder)
@@ -93,25 +98,28 @@ def load_agent(
         network, conditioning = build(config)
         chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
         weight = config["inhibition"] if inhibition is None else inhibition
+        tries = config["patience"] if patience is None else patience
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} lacks a value or has a wrong one: {error}") from error
     if chosen not in POINTERS:
         raise unknown("pointer", str(chosen), POINTERS)
-    check_inhibition(weight)
+    check_acting(weight, tries)
     tensors, _ = read_tensors(folder / WEIGHTS)
     fill(network, tensors, folder / WEIGHTS)
     network.streams.settle()
-    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device, float(weight))
+    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device, float(weight), tries)
 
 
-def check_inhibition(inhibition: object) -> None:
-    """Refuse what is no weight.
+def check_acting(inhibition: object, patience: object) -> None:
+    """Refuse an inhibition that is no weight, or a patience that is no number of tries.
 
     Raises:
-        UserError: it is no number, below 0, or not finite.
+        UserError: one is none.
     """
     if not isinstance(inhibition, int | float) or not 0 <= inhibition < np.inf:
         raise UserError(f"inhibition={inhibition}: give 0 or more")
+    if not isinstance(patience, int) or patience < 0:
+        raise UserError(f"patience={patience}: give 0 or more tries")
 
 
 class Deployed:

@@ -44,7 +44,7 @@ class _Sent:
             self._figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
             self._figures.copy_(figures, non_blocking=True)
             self._event = torch.cuda.Event()
-            self._event.record()
+            self._event.record(torch.cuda.current_stream(figures.device))
 
     def arrived(self) -> np.ndarray:
         """Wait for them."""
@@ -149,9 +149,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self._schedule() * group["pace"]
         self.network.streams.anneal(self.step / self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
         outcome, penalty = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
         weights = upload(drawn.weights[own], outcome.pick.device)
-        self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + penalty)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()

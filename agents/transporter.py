@@ -178,7 +178,7 @@ class Turns(nn.Module):
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Tensor:
         """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems (N,) are treated alike."""
         held, there = (
-            network(rotated_crops(images, at.to(images.dtype), self.crop, 1)[:, :, 0])
+            network(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
             for network, at in ((self.held, picks), (self.there, places))
         )
         return match_turns(held, there, self.rotations)
@@ -290,7 +290,7 @@ class Transporter(nn.Module):
     def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
         """Score places for picks (N, 2), from what the streams made of the images."""
         # A pixel's middle in units of cells, counted between cells' middles.
-        centres = (picks.to(images.dtype) - (self.cell - 1) / 2) / self.cell
+        centres = (picks.float() - (self.cell - 1) / 2) / self.cell
         kernels = self.streams.kernels(images, self._pooled(maps.query, images), centres, self.reach, self.rotations)
         cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)

@@ -28,6 +28,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -144,7 +145,10 @@ class Bench:
         with profile(activities=kinds) as profiler:
             self.train(steps)
         name = "self_device_time_total" if cuda else "self_cpu_time_total"
-        spent = {event.key: float(getattr(event, name)) for event in profiler.key_averages()}
+        # On a GPU the same time is listed of kernels, of the operators that started them and of what is round those.
+        kind = DeviceType.CUDA if cuda else DeviceType.CPU
+        events = [event for event in profiler.key_averages() if event.device_type == kind]
+        spent = {event.key: float(getattr(event, name)) for event in events if not event.is_user_annotation}
         largest = sorted(spent, key=lambda key: -spent[key])[:5]
         return [(key, spent[key] / sum(spent.values())) for key in largest]
 

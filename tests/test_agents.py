@@ -1,6 +1,7 @@
 """Networks and what surrounds them: fast paths against plain ones, turns, labels, conditioning, the pointer."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,23 @@ from torch.nn import functional
 from multiravens.agents.agent import View
 from multiravens.agents.bank import Bank
 from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
-from multiravens.agents.correlation import correlate, correlate_by_fourier, correlate_directly, rotated_crops
+from multiravens.agents.correlation import (
+    correlate,
+    correlate_by_fourier,
+    correlate_by_products,
+    correlate_directly,
+    rotated_crops,
+)
 from multiravens.agents.isometric import Isometric, ResidualBlock
 from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.modular import ModularStreams
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
+from multiravens.agents.session import learn, network_of
+from multiravens.agents.training import Trainer
 from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Streams, Transporter, match_turns
+from tests import synthetic
 
 
 def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
@@ -33,7 +43,7 @@ def plain_correlate(maps: Tensor, kernels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [8, 9, 13])
-@pytest.mark.parametrize("function", [correlate, correlate_by_fourier, correlate_directly])
+@pytest.mark.parametrize("function", [correlate, correlate_by_fourier, correlate_directly, correlate_by_products])
 def test_the_fast_correlations_are_the_plain_one(function: Any, size: int) -> None:
     maps = torch.randn(2, 3, 21, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernels = torch.randn(2, 3, 4, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -43,7 +53,7 @@ def test_the_fast_correlations_are_the_plain_one(function: Any, size: int) -> No
     )
 
 
-@pytest.mark.parametrize("fast", [correlate_by_fourier, correlate_directly])
+@pytest.mark.parametrize("fast", [correlate_by_fourier, correlate_directly, correlate_by_products])
 def test_the_gradients_of_the_fast_correlations_are_the_plain_ones(fast: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(*shape, generator=generator) for shape in ((2, 3, 21, 14), (2, 3, 4, 8, 8))]
@@ -260,3 +270,34 @@ def test_the_visual_pointer_tells_the_first_sub_goal_that_does_not_hold() -> Non
     assert [visual_pointer(view(list(range(count)))) for count in range(4)] == [0, 1, 2, 3]
     assert visual_pointer(view([1, 2])) == 0  # the first was undone
     assert visual_pointer(view([0, 1], misplaced=True)) == 2  # the last one lies neither here nor there
+
+
+def test_sixteen_bits_score_as_thirty_two_and_leave_pixels_where_they_are(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers: list[Trainer] = []
+    given: list[Tensor] = []
+
+    def make(*arguments: Any, **options: Any) -> Trainer:
+        trainers.append(Trainer(*arguments, **options))
+        return trainers[-1]
+
+    for precision, steps in (("32-true", 60), ("bf16-mixed", 1)):
+        words = [f"precision={precision}", f"steps={steps}", f"run='{tmp_path / precision}'", f"data='{data}'"]
+        config = synthetic.configured("problems=[synthetic]", "demos=6", "backbone=small", *words)
+        learn(config, ["synthetic"], *network_of(config), config, make_trainer=make)
+    fine, coarse = trainers
+    coarse.network.load_state_dict(fine.network.state_dict())
+    forward = Transporter.forward
+
+    def noted(self: Transporter, images: Tensor, picks: Tensor, places: Tensor, tasks: Any) -> Any:
+        given.append(torch.cat([picks, places]))
+        return forward(self, images, picks, places, tasks)
+
+    monkeypatch.setattr(Transporter, "forward", noted)
+    samples = np.arange(len(fine.data.steps.pick))
+    with torch.no_grad():
+        expected, found = (torch.stack(list(trainer.score(samples)[0])).mean(1) for trainer in trainers)
+    assert torch.equal(given[0], given[1])
+    torch.testing.assert_close(found[:2], expected[:2], atol=0.02, rtol=0.02)  # losses
+    torch.testing.assert_close(found[2:], expected[2:], atol=0.05, rtol=0)  # accuracies

@@ -148,7 +148,8 @@ class Demonstrations:
     def _frames(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
         if self.resident:
             at = upload(frames, self.device)
-            return self.color[at], self.height[at]
+            # CUDA does not index unsigned numbers of 16 bits; the bits are the same.
+            return self.color[at], self.height.view(torch.int16)[at].view(torch.uint16)
         here = torch.from_numpy(frames)
         return _send(self.color[here], self.device), _send(self.height[here], self.device)
 
