@@ -54,6 +54,7 @@ class Agent(ABC):
             difference.
         resolution: of the views, `full` or `half`.
         inhibition: by how much it shuns what it tried in vain; 0 for agents that do not.
+        patience: tries in vain after which it goes for later sub-goals first; 0 for agents that do not.
         asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
     """
 
@@ -61,6 +62,7 @@ class Agent(ABC):
     pointer: str = "none"
     resolution: str = "full"
     inhibition: float = 0.0
+    patience: int = 0
     asks_environment: bool = False
 
     @abstractmethod

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from multiravens.agents.agent import Action, Agent, View, to_action
 from multiravens.agents.conditioning import Conditioning
-from multiravens.agents.inhibition import count_tries, note
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
+from multiravens.agents.tries import aim, count_tries, note
 from multiravens.data.demonstrations import FACTORS, normalise
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
@@ -34,6 +34,7 @@ class Scores(NamedTuple):
         pick_pixel: (2,) row and column of the best pick, between pixels.
         place_pixel: (2,) of the best place.
         turn: the best turn [rad], in [-pi, pi), between those that are told apart.
+        aim: the first sub-goal that it was shown; None for none.
     """
 
     pick: NDArray[np.float32]
@@ -42,13 +43,15 @@ class Scores(NamedTuple):
     pick_pixel: NDArray[np.float64]
     place_pixel: NDArray[np.float64]
     turn: float
+    aim: int | None
 
 
 class TransporterAgent(Agent):
     """Picks and places where a network's scores are highest.
 
     An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
-    is as it was, the same pick would be its answer for ever: each try lowers the scores there, see `inhibition`.
+    is as it was, the same pick would be its answer for ever: each try lowers the scores there, and after some it goes
+    for later sub-goals first, see `tries`.
 
     Args:
         network: scores picks and places.
@@ -58,6 +61,7 @@ class TransporterAgent(Agent):
         pointer: where the goal pointer comes from, `reward` or `visual`.
         device: where the network computes.
         inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
+        patience: tries in vain after which later sub-goals come first; 0 for never.
     """
 
     def __init__(
@@ -69,11 +73,13 @@ class TransporterAgent(Agent):
         pointer: str = "reward",
         device: str | torch.device = "cpu",
         inhibition: float = 0.0,
+        patience: int = 0,
     ) -> None:
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
         self.pointer = pointer if conditioning.uses_pointer else "none"
         self.inhibition = inhibition if conditioning.uses_pointer else 0.0
+        self.patience = patience if conditioning.uses_pointer else 0
         self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
@@ -103,8 +109,9 @@ class TransporterAgent(Agent):
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[Scores]:
         pointers = [self._pointer(view) for view in views]
+        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
         goals = self.conditioning.choose(
-            pointers,
+            aims,
             [view.step for view in views],
             [len(view.goal_color) for view in views],
         )
@@ -115,9 +122,9 @@ class TransporterAgent(Agent):
         tasks = np.array(known + known[:1] * (batch - len(views)))
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
-        if self.inhibition:
-            for view, pointer, pick in zip(views, pointers, picks[: len(views)], strict=True):
-                note(view, pointer, pick, self._pixel)
+        if self.inhibition or self.patience:
+            for view, pointer, aimed, pick in zip(views, pointers, aims, picks[: len(views)], strict=True):
+                note(view, pointer, aimed, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
         place_odds, places = _choose(scored.anywhere())
@@ -125,7 +132,9 @@ class TransporterAgent(Agent):
         turn_odds = turn_logits.float().softmax(1).cpu().numpy()
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
-            yield Scores(pick_odds[index], place_odds[index], turn_odds[index], picks[index], places[index], turn)
+            odds = pick_odds[index], place_odds[index], turn_odds[index]
+            first = int(goals[index, 0]) if self.conditioning.images else None
+            yield Scores(*odds, picks[index], places[index], turn, first)
 
     def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
         """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""

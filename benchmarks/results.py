@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
-HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition")
+HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition", "patience")
 HEADS += ("mean return [95 %]", "full success [95 %]")
 
 
@@ -68,7 +68,7 @@ def overview(tables: Mapping[str, Sequence[Run]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
-    words = [str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition")]
+    words = [str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition", "patience")]
     return [*words, *spelled_outcome(row["summary"])]
 
 

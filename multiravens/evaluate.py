@@ -83,7 +83,8 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     if config.run is None:
         return instantiate(config.agent), {}
     run = find_run(str(config.run))
-    actor = instantiate(config.loader)(run=run, pointer=config.pointer, inhibition=config.inhibition)
+    acting = {name: config[name] for name in ("pointer", "inhibition", "patience")}
+    actor = instantiate(config.loader)(run=run, **acting)
     return actor, read_config(run)
 
 
@@ -97,6 +98,7 @@ def _wanted(
         "agent": actor.name,
         "pointer": actor.pointer,
         "inhibition": actor.inhibition,
+        "patience": actor.patience,
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,

@@ -49,6 +49,7 @@ class Film:
         update: Callable[[float], None],
         goals: Goals | None = None,
         seen: Sequence[Image] | None = None,
+        aims: Sequence[int] | None = None,
         actor: str = "",
     ) -> None:
         """Film a demonstration from start to end.
@@ -58,6 +59,7 @@ class Film:
             update: called with the share that is done.
             goals: the strip of sub-goals, if they are not the demonstration's own.
             seen: a picture of the heightmap a frame, if it is not the demonstration's own.
+            aims: the sub-goal that is gone for in each frame, if it is not the first that does not hold.
             actor: who acts, for the title.
         """
         title = f"{demonstration.problem}, seed {demonstration.seed}" + (f", {actor}" if actor else "")
@@ -68,12 +70,12 @@ class Film:
         self._tip = self.studio.position
         # A reset forgets the hooks.
         self.env.world.on_tick.append(self._tick)
-        board.update(status_of(demonstration, 0, steps > 0, seen))
+        board.update(status_of(demonstration, 0, steps > 0, seen, aims))
         self._still(_OPENING)
         for step in range(steps):
-            self._board.update(status_of(demonstration, step, True, seen))
+            self._board.update(status_of(demonstration, step, True, seen, aims))
             self.env.step({key: values[step] for key, values in demonstration.actions.items()})
-            board.update(status_of(demonstration, step + 1, False, seen))
+            board.update(status_of(demonstration, step + 1, False, seen, aims))
             self._still(_BETWEEN)
             update((step + 1) / steps)
         if not isinstance(self.env.motion, ArmMotion):
@@ -115,7 +117,13 @@ def goals_of(demonstration: Demonstration) -> Goals:
     return Goals(demonstration.subgoals, images)
 
 
-def status_of(demonstration: Demonstration, step: int, acting: bool, pictures: Sequence[Image] | None = None) -> Status:
+def status_of(
+    demonstration: Demonstration,
+    step: int,
+    acting: bool,
+    pictures: Sequence[Image] | None = None,
+    aims: Sequence[int] | None = None,
+) -> Status:
     """What the agent saw after a number of steps, and what it does then if it acts."""
     actions = demonstration.actions
     pick, place = (
@@ -126,7 +134,7 @@ def status_of(demonstration: Demonstration, step: int, acting: bool, pictures: S
         color=demonstration.color[step] if pictures is None else np.asarray(pictures[step]),
         height=demonstration.height[step],
         holds=demonstration.holds[step],
-        pointer=int(demonstration.pointer[step]),
+        aim=int(demonstration.pointer[step]) if aims is None else aims[step],
         step=step + acting,
         steps=len(demonstration.rewards),
         pick=pick,

@@ -98,9 +98,10 @@ def _acted(config: DictConfig, env: "PickPlaceEnv") -> tuple["Demonstration", di
     """An agent's run, and what its film shows beside it."""
     from multiravens.rollout import rollout
 
-    agent = instantiate(config.loader)(run=str(config.run), pointer=config.pointer, inhibition=config.inhibition)
+    acting = {name: config[name] for name in ("pointer", "inhibition", "patience")}
+    agent = instantiate(config.loader)(run=str(config.run), **acting)
     played = rollout(env, agent, instantiate(config.view), config.seed)
-    return played.run, {"goals": played.goals, "seen": played.seen, "actor": agent.name}
+    return played.run, {"goals": played.goals, "seen": played.seen, "aims": played.aims, "actor": agent.name}
 
 
 def render_problems(config: DictConfig) -> None:

@@ -32,7 +32,7 @@ h2{margin-top:2em}p.note{color:#686e78}"""
 
 NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
 _ALL = "all"
-_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", "inhibition"), "")
+_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", "inhibition", "patience"), "")
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -140,7 +140,8 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
                 "inhibition": content["inhibition"],
-                "way": _way(run.config, content["inhibition"]),
+                "patience": content["patience"],
+                "way": _way(run.config, content),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
@@ -155,10 +156,10 @@ def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Evaluations of several problems as one; of the agents beside, those that are in all."""
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
-    inhibitions = sorted({content["inhibition"] for content in contents})
+    acting = {name: sorted({content[name] for content in contents}) for name in ("inhibition", "patience")}
     return {
         "agent": contents[0]["agent"],
-        "inhibition": " and ".join(map(str, inhibitions)),
+        **{name: " and ".join(map(str, values)) for name, values in acting.items()},
         **_pooled(contents),
         "beside": {name: _pooled(each) for name, each in parts.items()},
     }
@@ -230,6 +231,7 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
             run=run.folder,
             pointer=None if content["pointer"] == "none" else content["pointer"],
             inhibition=content["inhibition"],
+            patience=content["patience"],
         )
         with closing(from_config(OmegaConf.create({**environment, "resolution": "full", "gui": False}))) as env:
             seeds = [row["seed"] for row in content["episodes"]]
@@ -283,10 +285,12 @@ def _sampling(config: Mapping[str, Any]) -> str:
     return " ".join(name.removesuffix("Tasks").removesuffix("Steps").lower() for name in names)
 
 
-def _way(config: Mapping[str, Any], inhibition: float | str) -> str:
+def _way(config: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Agent, backbone, sampling and how it acts in a few words."""
-    acting = "" if str(inhibition) in ("0", "0.0") else f", inhibition {inhibition}"
-    return f"{config['agent']['name']}, {_network(config)}, {_sampling(config)}{acting}"
+    acting = [
+        f"{name} {content[name]}" for name in ("inhibition", "patience") if str(content[name]) not in ("0", "0.0")
+    ]
+    return ", ".join([config["agent"]["name"], _network(config), _sampling(config), *acting])
 
 
 def _network(config: Mapping[str, Any]) -> str:

@@ -37,11 +37,13 @@ class Rollout(NamedTuple):
         run: recorded like a demonstration; its frames are at full resolution.
         goals: the expert's sub-goals and what each looks like.
         seen: a picture (320, 160, 3) a frame, the probabilities of pick and place drawn in as far as it acted.
+        aims: of each frame the sub-goal that it went for; the pointer where it was shown none, and at the end.
     """
 
     run: Demonstration
     goals: Goals
     seen: list[Image]
+    aims: list[int]
 
 
 def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
@@ -68,6 +70,7 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
     ]
     start: list[Any] = []
     seen: list[Image] = []
+    aims: list[int] = []
     memory: dict[int, Any] = {}
 
     def choose(observation: Observation) -> Chosen:
@@ -86,10 +89,12 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
         )
         scores = agent.score([shown])[0]
         seen.append(heated(observation["color"], scores.pick, scores.place))
+        aims.append(int(observation["pointer"]) if scores.aim is None else scores.aim)
         return agent.best(scores), FULL_TURN
 
     run = record(env, seed, choose)
-    return Rollout(run, Goals(expert.subgoals, list(images)), [*seen, run.color[-1]])
+    ended = int(run.pointer[-1])
+    return Rollout(run, Goals(expert.subgoals, list(images)), [*seen, run.color[-1]], [*aims, ended])
 
 
 def panels(played: Rollout) -> tuple[list[Image], list[str]]:
@@ -104,8 +109,7 @@ def panels(played: Rollout) -> tuple[list[Image], list[str]]:
                 for part in ("pick", "place")
             )
             draw_action(panel, pick, place)
-        pointer = min(int(played.run.pointer[step]), len(played.goals.names) - 1)
-        goal = played.goals.images[pointer]
+        goal = played.goals.images[min(played.aims[step], len(played.goals.names) - 1)]
         below = np.full_like(panel, 255) if goal is None else turned(goal, size)
         images.append(np.concatenate([panel, np.full((4, size[1], 3), 255, np.uint8), below]))
         held = int(played.run.holds[step].sum())

@@ -27,13 +27,14 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "agent": str,
     "pointer": str,
     "inhibition": int | float,
+    "patience": int,
     "weights": str | None,
     "environment": dict,
     "beside": dict,
 }
 _YAML_BYTES = 2**24
-_OLDER = {"inhibition": 0.0}
-"""What runs and evaluations from before there was such an option did."""
+_OLDER = {"inhibition": 0.0, "patience": 0}
+"""What runs and evaluations from before there were such options did."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:

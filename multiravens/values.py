@@ -14,6 +14,7 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "order": ([0, 2, 1, 1, 3, 4],),
     "pointer": ("visual",),
     "inhibition": (3.0,),
+    "patience": (3,),
     "learning_rate": (0.001,),
     "threads": (2,),
     "compile": ("inductor",),

@@ -67,7 +67,7 @@ class Status:
         color: (H, W, 3) heightmap.
         height: (H, W) above the table [m].
         holds: (G,) which sub-goals stand.
-        pointer: the current sub-goal; G when all stand.
+        aim: the sub-goal that is gone for; G when all stand.
         step: actions begun.
         steps: actions of the run.
         pick: where the action under way picks, world frame; None between actions.
@@ -77,7 +77,7 @@ class Status:
     color: Image
     height: NDArray[np.float32]
     holds: NDArray[np.bool_]
-    pointer: int
+    aim: int
     step: int
     steps: int
     pick: Pose | None = None
@@ -126,19 +126,19 @@ class Board:
         credit = f"step {status.step} of {status.steps}    credit {status.holds.mean():.2f}"
         write(self._frame, credit, (end + 28, 26), 0.55, INK)
         done = bool(status.holds.all())
-        now = "every sub-goal holds" if done else f"now: {self._goals.names[status.pointer]}"
+        now = "every sub-goal holds" if done else f"now: {self._goals.names[status.aim]}"
         write(self._frame, now, (VIEW[1] + 2 * _MARGIN, 26), 0.55, DONE if done else NOW, bold=True)
 
     def _draw_strip(self, status: Status) -> None:
         total, gap = len(self._goals.names), 10
         count = min(total, _MOST_GOALS)
-        first = min(max(status.pointer - count // 2, 0), total - count)
+        first = min(max(status.aim - count // 2, 0), total - count)
         width = min(_THUMBNAIL, (FRAME[1] - 2 * _MARGIN + gap) // count - gap)
         size = (width // 2, width)
         for column, index in enumerate(range(first, first + count)):
             name, image = self._goals.names[index], self._goals.images[index]
             left = _MARGIN + column * (width + gap)
-            current, held = index == status.pointer, bool(status.holds[index])
+            current, held = index == status.aim, bool(status.holds[index])
             self._draw_goal(image, size, left, NOW if current else DONE if held else LEFT)
             if held:
                 tick(self._frame, (left + width - 4, _STRIP + 6))

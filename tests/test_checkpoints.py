@@ -56,7 +56,7 @@ def test_it_does_what_was_measured(run: Path) -> None:
 
 
 def noise(run: Path) -> View:
-    """A picture of nothing, with one goal."""
+    """A picture of nothing, with two goals."""
     rng = np.random.default_rng(0)
     color = rng.integers(256, size=(4, 160, 80, 3), dtype=np.uint8)
     height = rng.uniform(0, 0.1, (4, 160, 80)).astype(np.float32)
@@ -96,6 +96,24 @@ def test_what_was_tried_in_vain_is_shunned_until_pointer_or_picture_change(run: 
     assert all(np.array_equal(pick, first) for pick in stubborn)
 
 
+@pytest.mark.parametrize("inhibition", [0, 3])
+def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibition: float, run: Path) -> None:
+    view, memory = noise(run), dict[int, Any]()
+    view = replace(view, goal_color=view.goal_color.repeat(2, 0), goal_height=view.goal_height.repeat(2, 0))
+
+    def aims(patience: int, pointers: Sequence[int], pointer: str = "reward") -> list[int | None]:
+        agent = load_agent(run, pointer, inhibition=inhibition, patience=patience)
+        views = [replace(view, step=step, pointer=each, memory=memory) for step, each in enumerate(pointers)]
+        return [agent.score([each])[0].aim for each in views]
+
+    assert aims(2, [1] * 6) == [1, 1, 2, 3, 3, 3]
+    assert aims(1, [0, 0, 1, 2, 3]) == [0, 1, 1, 2, 3]  # what was put off did not hold, and is done in turn
+    assert aims(1, [0, 0, 0, 1, 3]) == [0, 1, 2, 2, 3]  # 2 may hold by now
+    assert aims(2, [0, 1, 2, 3, 0, 0, 0, 0]) == [0, 1, 2, 3, 2, 2, 3, 3]  # 1 and 2 still hold
+    assert aims(0, [0, 1, 2, 3, 0, 0, 0, 0]) == [0, 1, 2, 3, 0, 0, 0, 0]
+    assert aims(2, [0] * 5, "visual") == [0, 0, 1, 2, 3]
+
+
 def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
     problem = read_config(find_run(run))["problems"][0]
     robot = Deployed(load_agent(run, "visual", inhibition=3), problem)
@@ -109,12 +127,19 @@ def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("-1", "give 0 or more"), ("many", "give a number"), ("inf", "give a finite number")]
+    ("word", "message"),
+    [
+        ("inhibition=-1", "give 0 or more"),
+        ("inhibition=many", "give a number"),
+        ("inhibition=inf", "give a finite number"),
+        ("patience=-1", "patience=-1: give 0 or more tries"),
+        ("patience=1.5", "patience=1.5: give an integer"),
+    ],
 )
-def test_an_inhibition_that_is_none_is_told(
-    value: str, message: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_a_way_of_acting_that_is_none_is_told(
+    word: str, message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate([f"run={run}", f"inhibition={value}", "episodes=1"]) == 2
+    assert evaluate([f"run={run}", word, "episodes=1"]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

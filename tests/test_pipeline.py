@@ -40,15 +40,16 @@ def test_evaluation_measures_the_problems_of_the_run(run: Path) -> None:
 def test_the_report_is_one_page_with_its_pictures_inside(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acted: list[float | None] = []
+    acted: list[tuple[float | None, int | None]] = []
 
-    def loaded(inhibition: float | None = None, **others: Any) -> TransporterAgent:
-        acted.append(inhibition)
-        return load_agent(inhibition=inhibition, **others)
+    def loaded(inhibition: float | None = None, patience: int | None = None, **others: Any) -> TransporterAgent:
+        acted.append((inhibition, patience))
+        return load_agent(inhibition=inhibition, patience=patience, **others)
 
     monkeypatch.setattr("multiravens.agents.load.load_agent", loaded)
     assert report.main([f"runs=[{run}]", "gallery=1", f"out={tmp_path}"]) == 0
-    assert acted == [content["inhibition"] for content in report.read_run(run, "run").evaluations.values()]
+    measured = report.read_run(run, "run").evaluations.values()
+    assert acted == [(content["inhibition"], content["patience"]) for content in measured]
     page = (tmp_path / "report.html").read_text()
     pictures = {path.stem for path in tmp_path.glob("*.png")}
     assert {"returns", "demonstrations", "learning", "drawn_run"} <= pictures
@@ -76,7 +77,7 @@ def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run:
     write_config(tmp_path / "run", {**read_config(run), "backbone": backbone})
     row = next(report.table_rows([report.read_run(tmp_path / "run", "run")]))
     assert row["network"] == name
-    assert row["way"] == f"sctn, {name}, horizon uniform, inhibition 3.0"
+    assert row["way"] == f"sctn, {name}, horizon uniform, inhibition 3.0, patience 3"
 
 
 @pytest.mark.parametrize(

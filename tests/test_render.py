@@ -184,7 +184,8 @@ def test_an_unreached_goal_has_no_image_but_a_place() -> None:
     assert [image is None for image in goals.images] == [False] + [True] * 4
     assert status_of(demonstration, 0, acting=True).pick is not None
     last = status_of(demonstration, 1, acting=False)
-    assert (last.pick, last.step, last.steps, last.pointer) == (None, 1, 1, 1)
+    assert (last.pick, last.step, last.steps, last.aim) == (None, 1, 1, 1)
+    assert status_of(demonstration, 0, acting=True, aims=[3, 4]).aim == 3
 
 
 def test_sheets_of_an_episode_and_of_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
