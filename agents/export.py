@@ -134,7 +134,8 @@ def _card(
     yield (
         f"{about.get('step', config['steps'])} steps of {config['batch']} samples drawn by {' and '.join(sampling)}, "
         f"learning rate {config['learning_rate']} at most, seed {config['seed']}, precision {config['precision']}. "
-        f"The network: {_network(config['backbone'])}. Everything else is in `{CONFIG}`."
+        f"The network: {_network(config['backbone'])}. It acts with `inhibition={config['inhibition']}` and "
+        f"`patience={config['patience']}`. Everything else is in `{CONFIG}`."
     )
     yield from ("", "## Results", "")
     yield from _results(out, problems)
@@ -183,11 +184,12 @@ def _results(out: Path, problems: list[str]) -> Iterator[str]:
 
 def _measured(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
-    heads = ("problem", "mean return", "full success", "episodes", "oracle's return")
-    yield markdown_table(heads, [_row(problem, content) for problem, content in contents.items()])
+    compared = all("oracle" in content["beside"] for content in contents.values())
+    heads = ["problem", "mean return", "full success", "episodes", *["oracle's return"] * compared]
+    yield markdown_table(heads, [_row(problem, content, compared) for problem, content in contents.items()])
 
 
-def _row(problem: str, content: Mapping[str, Any]) -> list[str]:
-    summary, oracle = content["summary"], content["beside"].get("oracle")
-    ceiling = format(oracle["summary"]["mean_return"], ".3f") if oracle else ""
-    return [problem, *spelled_outcome(summary), str(summary["episodes"]), ceiling]
+def _row(problem: str, content: Mapping[str, Any], compared: bool) -> list[str]:
+    summary = content["summary"]
+    ceiling = [f"{content['beside']['oracle']['summary']['mean_return']:.3f}"] if compared else []
+    return [problem, *spelled_outcome(summary), str(summary["episodes"]), *ceiling]

@@ -24,7 +24,7 @@ RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
 HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition", "patience")
-HEADS += ("mean return [95 %]", "full success [95 %]")
+HEADS += ("mean return [95 %]", "full success [95 %]", "episodes")
 
 
 def take(sweep: Path) -> None:
@@ -69,7 +69,7 @@ def overview(tables: Mapping[str, Sequence[Run]]) -> str:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     words = [str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition", "patience")]
-    return [*words, *spelled_outcome(row["summary"])]
+    return [*words, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
 
 
 def texts() -> dict[Path, str]:
