@@ -83,7 +83,7 @@ def tried(agent: TransporterAgent, view: View, pointers: Sequence[int], memory: 
 
 
 def test_what_was_tried_in_vain_is_shunned_until_pointer_or_picture_change(run: Path) -> None:
-    agent, view, memory = load_agent(run, inhibition=3), noise(run), dict[int, Any]()
+    agent, view, memory = load_agent(run, inhibition=3, patience=0), noise(run), dict[int, Any]()
     first, *others = tried(agent, view, [0] * 8, memory)
     assert max(np.linalg.norm(pick - first) for pick in others) > 0.01
     assert np.array_equal(tried(agent, view, [0] * 8, memory)[-1], others[-1])  # asked again, it answers alike
@@ -92,7 +92,7 @@ def test_what_was_tried_in_vain_is_shunned_until_pointer_or_picture_change(run: 
     for each in (moved, changed):
         (pick,), (unburdened,) = (agent.act([one]) for one in (each, replace(each, memory={})))
         assert np.array_equal(pick["pick_position"], unburdened["pick_position"])
-    stubborn = tried(load_agent(run, inhibition=0), view, [0] * 8, {})
+    stubborn = tried(load_agent(run, inhibition=0, patience=0), view, [0] * 8, {})
     assert all(np.array_equal(pick, first) for pick in stubborn)
 
 
@@ -116,7 +116,7 @@ def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibiti
 
 def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
     problem = read_config(find_run(run))["problems"][0]
-    robot = Deployed(load_agent(run, "visual", inhibition=3), problem)
+    robot = Deployed(load_agent(run, "visual", inhibition=3, patience=0), problem)
     rng = np.random.default_rng(0)
     color = rng.integers(256, size=(2, 320, 160, 3), dtype=np.uint8)
     height = rng.uniform(0, 0.1, (2, 320, 160)).astype(np.float32)
