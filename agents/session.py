@@ -27,11 +27,10 @@ from multiravens.data.files import locked, remove_temporaries, user_path
 from multiravens.data.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, STATE, WEIGHTS, read_config, write_config
+from multiravens.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
 from multiravens.values import flatten
 
-_ACTING = ("inhibition", "patience")
-_WHERE = ("run", "data", "device", "devices", "threads", "compile", "trainer", "checkpoint_every", *_ACTING)
+_WHERE = ("run", "data", "device", "devices", "threads", "compile", "trainer", "checkpoint_every", *ACTING)
 """Options that may differ when a run is taken up again: they decide its weights by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
 MOST = 2**20

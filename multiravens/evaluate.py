@@ -21,7 +21,7 @@ from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
-from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
+from multiravens.runs import ACTING, EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
 from multiravens.statistics import spelled, spelled_outcome
 
 EXPERT = "expert"
@@ -51,7 +51,7 @@ def evaluate(config: DictConfig) -> None:
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
-    known = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
+    shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
     try:
@@ -62,11 +62,11 @@ def evaluate(config: DictConfig) -> None:
     remarks = []
     for problem, environment in environments.items():
         path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
-        wanted["goals"] = "demonstrations" if known[problem] else EXPERT
+        wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
             seeds = range(config.first_seed, test.stop)
-            content = wanted | _measured(problem, actor, environment, config, seeds, known[problem])
+            content = wanted | _measured(problem, actor, environment, config, seeds, shown[problem])
             write_evaluation(path, content)
         _add_rows(table, problem, content)
         other = others[problem]
@@ -83,7 +83,7 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     if config.run is None:
         return instantiate(config.agent), {}
     run = find_run(str(config.run))
-    acting = {name: config[name] for name in ("pointer", "inhibition", "patience")}
+    acting = {name: config[name] for name in ("pointer", *ACTING)}
     actor = instantiate(config.loader)(run=run, **acting)
     return actor, read_config(run)
 
@@ -97,8 +97,7 @@ def _wanted(
         "problem": problem,
         "agent": actor.name,
         "pointer": actor.pointer,
-        "inhibition": actor.inhibition,
-        "patience": actor.patience,
+        **{name: getattr(actor, name) for name in ACTING},
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,

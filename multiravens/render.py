@@ -16,6 +16,7 @@ from multiravens.errors import UserError, unknown
 from multiravens.pictures import contact_sheet, png
 from multiravens.progress import show_progress
 from multiravens.registration import PROBLEMS
+from multiravens.runs import ACTING
 from multiravens.video import SUFFIXES, VIEW, check_writable, open_video
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _acted(config: DictConfig, env: "PickPlaceEnv") -> tuple["Demonstration", di
     """An agent's run, and what its film shows beside it."""
     from multiravens.rollout import rollout
 
-    acting = {name: config[name] for name in ("pointer", "inhibition", "patience")}
+    acting = {name: config[name] for name in ("pointer", *ACTING)}
     agent = instantiate(config.loader)(run=str(config.run), **acting)
     played = rollout(env, agent, instantiate(config.view), config.seed)
     return played.run, {"goals": played.goals, "seen": played.seen, "aims": played.aims, "actor": agent.name}

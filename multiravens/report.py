@@ -20,7 +20,7 @@ from multiravens.data.files import storage_error, user_path, write_whole
 from multiravens.errors import UserError
 from multiravens.markdown import markdown_table
 from multiravens.restored import refuse_foreign
-from multiravens.runs import EVALUATION, METRICS, find_run, read_config, read_evaluation
+from multiravens.runs import ACTING, EVALUATION, METRICS, find_run, read_config, read_evaluation
 from multiravens.statistics import spelled_outcome, summarise
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
@@ -32,7 +32,7 @@ h2{margin-top:2em}p.note{color:#686e78}"""
 
 NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
 _ALL = "all"
-_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", "inhibition", "patience"), "")
+_UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", *ACTING), "")
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -139,8 +139,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "network": _network(run.config),
                 "resolution": run.config["resolution"],
                 "sampling": _sampling(run.config),
-                "inhibition": content["inhibition"],
-                "patience": content["patience"],
+                **{name: content[name] for name in ACTING},
                 "way": _way(run.config, content),
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
@@ -156,7 +155,7 @@ def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Evaluations of several problems as one; of the agents beside, those that are in all."""
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
-    acting = {name: sorted({content[name] for content in contents}) for name in ("inhibition", "patience")}
+    acting = {name: sorted({content[name] for content in contents}) for name in ACTING}
     return {
         "agent": contents[0]["agent"],
         **{name: " and ".join(map(str, values)) for name, values in acting.items()},
@@ -230,8 +229,7 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
         agent = instantiate(config.loader)(
             run=run.folder,
             pointer=None if content["pointer"] == "none" else content["pointer"],
-            inhibition=content["inhibition"],
-            patience=content["patience"],
+            **{name: content[name] for name in ACTING},
         )
         with closing(from_config(OmegaConf.create({**environment, "resolution": "full", "gui": False}))) as env:
             seeds = [row["seed"] for row in content["episodes"]]
@@ -287,9 +285,7 @@ def _sampling(config: Mapping[str, Any]) -> str:
 
 def _way(config: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Agent, backbone, sampling and how it acts in a few words."""
-    acting = [
-        f"{name} {content[name]}" for name in ("inhibition", "patience") if str(content[name]) not in ("0", "0.0")
-    ]
+    acting = [f"{name} {content[name]}" for name in ACTING if str(content[name]) not in ("0", "0.0")]
     return ", ".join([config["agent"]["name"], _network(config), _sampling(config), *acting])
 
 

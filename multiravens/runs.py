@@ -33,6 +33,8 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "beside": dict,
 }
 _YAML_BYTES = 2**24
+ACTING = ("inhibition", "patience")
+"""Options of how a trained agent acts; they play no part in its training."""
 _OLDER = {"inhibition": 0.0, "patience": 0}
 """What runs and evaluations from before there were such options did."""
 
