@@ -98,14 +98,17 @@ class Bank(nn.Module):
         self.gain = nn.Parameter(torch.ones(blocks, 2, width))
         self.shift = nn.Parameter(torch.zeros(blocks, 2, width))
 
+    def tensors(self) -> Part:
+        """Parameters of all blocks, (K, ...) each."""
+        return Part(self.weight, self.offset, self.gain, self.shift)
+
     def part(self, block: int) -> Part:
         """One block's parameters."""
-        return Part(*(tensor[block] for tensor in (self.weight, self.offset, self.gain, self.shift)))
+        return Part(*(tensor[block] for tensor in self.tensors()))
 
     def mixed(self, shares: Tensor) -> list[Part]:
         """Blocks' parameters mixed in shares (L, K), for each of L steps."""
-        tensors = (self.weight, self.offset, self.gain, self.shift)
-        mixtures = [torch.tensordot(shares, tensor, 1).unbind() for tensor in tensors]
+        mixtures = [torch.tensordot(shares, tensor, 1).unbind() for tensor in self.tensors()]
         return [Part(*step) for step in zip(*mixtures, strict=True)]
 
 
@@ -146,9 +149,14 @@ class Program(nn.Module):
         self.width: int | None = None
         self.order: list[int] | None = None
 
-    def shares(self, temperature: float = 1.0) -> Tensor:
+    def shares(self, temperature: float | Tensor = 1.0) -> Tensor:
         """(L, K), each step's add up to 1."""
         return shares_of(self.logits, temperature)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step has nothing of its own but scale and bias."""
+        return self.mask is None and self.width is None and self.down is None
 
     def steps(self) -> list[Step]:
         """What each step has of its own."""
@@ -187,18 +195,18 @@ class Program(nn.Module):
         self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
 
 
-def shares_of(logits: Tensor, temperature: float) -> Tensor:
+def shares_of(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Shares of the blocks that logits (.., K) stand for; they add up to 1."""
     return (STEEPNESS * logits / temperature).softmax(-1)
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+def entropy(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Mean entropy of the shares that logits (.., K) stand for, as a share of the highest there is."""
     shares = shares_of(logits, temperature)
     return -(shares * shares.clamp(min=1e-12).log()).sum(-1).mean() / math.log(max(shares.shape[-1], 2))
 
 
-def run(x: Tensor, bank: Bank, program: Program, temperature: float = 1.0, mix: str = "weights") -> Tensor:
+def run(x: Tensor, bank: Bank, program: Program, temperature: float | Tensor = 1.0, mix: str = "weights") -> Tensor:
     """Features (N, C, H, W) through all steps of a program.
 
     Args:

@@ -34,8 +34,16 @@ def write_tensors(
     Raises:
         UserError: a tensor is larger than a shard, or the disk refuses.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = to_host(tensors)
     return save_shards(path, plain, {"format": _FORMAT, "version": VERSION, **about}, save, shard_size, "shard_size=")
+
+
+def to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors in the host's memory, contiguous; however many there are, it waits for their device once."""
+    sent = {name: tensor.detach().to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
+    return {name: tensor.contiguous() for name, tensor in sent.items()}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -28,7 +28,7 @@ from multiravens.values import flatten
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
-_OF_THE_MACHINE = ("run", "data", "device", "devices", "threads", "compile")
+_OF_THE_MACHINE = ("run", "data", "device", "devices", "threads", "compile", "compile_mode", "tf32", "minutes")
 """Options that say nothing of the agent."""
 
 

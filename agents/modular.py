@@ -4,19 +4,22 @@ Departs from Zhmoginov et al. 2107.10963: every problem has a program for each o
 and key.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from multiravens.agents.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run
-from multiravens.agents.patched import Patched, PerProblem, by_problem
-from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams, Tasks
+from multiravens.agents.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run, shares_of
+from multiravens.agents.grouped import SLOTS, lay_out, mixed_steps, run_together
+from multiravens.agents.patched import Patched, PerProblem, Tasks, by_problem
+from multiravens.agents.transporter import CHANNELS, Backbone, Maps, Streams
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
 MIXES = ("weights", "outputs")
+Through = Callable[[Tensor], Sequence[Tensor]]
+"""Takes features (N, C, H, W) and gives what each of `STREAMS` makes of them."""
 
 
 class Body(nn.Module):
@@ -27,26 +30,27 @@ class Body(nn.Module):
         banks: one for all streams, or one for each.
         width: C.
         features: D, of query and key.
-        mix: see `run`.
     """
 
-    def __init__(self, frame: nn.Module, banks: Sequence[Bank], width: int, features: int, mix: str) -> None:
+    def __init__(self, frame: nn.Module, banks: Sequence[Bank], width: int, features: int) -> None:
         super().__init__()
-        self.frame, self.banks, self.mix = frame, nn.ModuleList(banks), mix
+        self.frame, self.banks = frame, nn.ModuleList(banks)
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.heads = nn.ModuleDict({name: _head(width, features) for name in STREAMS[1:]})
 
-    def forward(self, images: Tensor, programs: Mapping[str, Program], temperature: float) -> Maps:
-        """Images (N, 4 (1 + goals), H, W) of one problem, by its programs, to maps."""
+    def forward(self, images: Tensor, through: Through) -> Maps:
+        """Images (N, 4 (1 + goals), H, W) to maps; `through` runs programs."""
         x = self.frame.begin(images)  # type: ignore[operator]
-        banks = list(self.banks) * (len(STREAMS) if len(self.banks) == 1 else 1)
-        made = {
-            stream: run(x, bank, programs[stream], temperature, self.mix)  # type: ignore[arg-type]
-            for stream, bank in zip(STREAMS, banks, strict=True)
-        }
+        made = dict(zip(STREAMS, through(x), strict=True))
         merged = self.merge(torch.cat([made["pick"], made["key"]], dim=1))
         pick, place = self.frame.finish(merged, images)[0].unbind(1)  # type: ignore[operator]
         return Maps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
+
+    def bank(self, stream: str) -> Bank:
+        """The bank of a stream."""
+        found = self.banks[STREAMS.index(stream) if len(self.banks) > 1 else 0]
+        assert isinstance(found, Bank)
+        return found
 
 
 class ModularStreams(Streams, PerProblem):
@@ -73,6 +77,9 @@ class ModularStreams(Streams, PerProblem):
         ValueError: a value out of its range.
     """
 
+    temperature: Tensor
+    entropy_weight: Tensor
+
     def __init__(
         self,
         backbone: Backbone,
@@ -96,19 +103,22 @@ class ModularStreams(Streams, PerProblem):
                 raise unknown(name, value, known)
         if not 0 < temperature <= 1 or entropy < 0:
             raise ValueError(f"temperature={temperature}, entropy={entropy}: give above 0 to 1, and 0 or more")
-        self.last_temperature, self.weight = temperature, entropy
+        self.last_temperature, self.weight, self.mix = temperature, entropy, mix
         frame = backbone(CHANNELS * (1 + goals), 2, 0)
         if len(frame.blocks):  # type: ignore[arg-type]
             raise ValueError(f"backbone.network.depth={len(frame.blocks)}: blocks are the bank's, so give 0")  # type: ignore[arg-type]
         self.width = int(frame.stem.out_channels)  # type: ignore[union-attr, arg-type]
         banks = [Bank(blocks, self.width) for _ in range(1 if shared else len(STREAMS))]
-        self.body = Patched(Body(frame, banks, self.width, features, mix), (nn.GroupNorm,), len(problems))
+        self.body = Patched(Body(frame, banks, self.width, features), (nn.GroupNorm,), len(problems))
         ranks = [(adapters or {}).get(problem, 0) for problem in problems]
         self.programs = nn.ModuleList(
             nn.ModuleDict({stream: Program(depth, blocks, self.width, start, rank) for stream in STREAMS})
             for rank in ranks
         )
         self.annealed = False
+        # On the device, and no part of a checkpoint: a compiled network would be made anew for each of their values.
+        self.register_buffer("temperature", torch.ones(()), persistent=False)
+        self.register_buffer("entropy_weight", torch.zeros(()), persistent=False)
         self.anneal(0.0)
 
     def of(self, problem: int) -> nn.Module:
@@ -120,14 +130,33 @@ class ModularStreams(Streams, PerProblem):
         return Patched(module, (nn.Conv2d,), len(self.problems))
 
     def forward(self, images: Tensor, tasks: Tasks) -> Maps:
-        """Images (N, 4 (1 + goals), H, W) of problems (N,), as indices, to maps."""
+        """Images (N, 4 (1 + goals), H, W) of problems to maps."""
+        if tasks.only is not None:
+            return self._run(tasks.only, images)
+        if self.mix != "weights" or not all(program.is_plain for program in self.each_program()):
+            return Maps(*by_problem(tasks, lambda task, own: self._run(task, images[own])))
+        maps: Maps = self.body.run_all(tasks, images, lambda x: self._through_all(x, tasks))
+        return maps
 
-        def compute(task: int, own: Any) -> Maps:
-            maps: Maps = self.body.run(task, images[own], self.programs[task], self.temperature)
-            return maps
+    def _run(self, task: int, images: Tensor) -> Maps:
+        """Images of one problem to maps."""
+        programs, body = self.programs[task], self.body.module
+        assert isinstance(programs, nn.ModuleDict) and isinstance(body, Body)
 
-        maps = by_problem(tasks, images.device, compute)
-        return Maps(*maps)
+        def through(x: Tensor) -> list[Tensor]:
+            return [run(x, body.bank(name), programs[name], self.temperature, self.mix) for name in STREAMS]  # type: ignore[arg-type]
+
+        maps: Maps = self.body.run(task, images, through)
+        return maps
+
+    def _through_all(self, x: Tensor, tasks: Tasks) -> tuple[Tensor, ...]:
+        """Features through the programs of all problems at once."""
+        layout = lay_out(tasks.problem, len(self.problems), SLOTS.get(x.device.type, 1))
+        body = self.body.module
+        assert isinstance(body, Body)
+        programs = [[each[name] for each in self.programs] for name in STREAMS]  # type: ignore[index]
+        steps = mixed_steps(list(body.banks), programs, layout.problem, self.temperature)  # type: ignore[arg-type]
+        return run_together(x, steps, layout, len(STREAMS))
 
     def index(self, problem: str) -> int:
         """Which program is a problem's.
@@ -153,7 +182,8 @@ class ModularStreams(Streams, PerProblem):
         """Set the shares' temperature, and the weight of their entropy, for a share of the training."""
         if self.annealed:
             return
-        self.temperature, self._weight = self.last_temperature**share, self.weight * share
+        self.temperature.fill_(self.last_temperature**share)
+        self.entropy_weight.fill_(self.weight * share)
 
     def settle(self) -> None:
         """Take training for done: the last temperature from now on, and one-hot programs run their blocks alone."""
@@ -167,13 +197,10 @@ class ModularStreams(Streams, PerProblem):
     @torch.no_grad()
     def summary(self) -> dict[str, Any]:
         """Shares of the blocks at each step: of each problem, of each stream, (L, K)."""
-        return {
-            problem: {
-                stream: [[round(share, 3) for share in step] for step in program.shares(self.temperature).tolist()]
-                for stream, program in zip(STREAMS, self.programs_of(problem), strict=True)
-            }
-            for problem in self.problems
-        }
+        # All in one tensor, so that the host waits for the device once.
+        shares = shares_of(torch.stack(list[Tensor](self.orders())), self.temperature).tolist()
+        rounded = iter([[round(share, 3) for share in step] for step in program] for program in shares)
+        return {problem: {stream: next(rounded) for stream in STREAMS} for problem in self.problems}
 
     def orders(self) -> list[nn.Parameter]:
         """Logits of all programs."""
@@ -181,7 +208,7 @@ class ModularStreams(Streams, PerProblem):
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""
-        return self._weight * entropy(torch.stack(list(self.orders())), self.temperature)
+        return self.entropy_weight * entropy(torch.stack(list[Tensor](self.orders())), self.temperature)
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""

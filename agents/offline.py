@@ -9,19 +9,24 @@ from torch import Tensor
 
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import judge
+from multiravens.agents.patched import Tasks
 from multiravens.agents.policy import BATCH
-from multiravens.agents.transporter import Tasks, Transporter
+from multiravens.agents.transporter import Transporter
 from multiravens.data.demonstrations import Batch, Demonstrations
 
 Measure = Callable[[Batch, Tasks], Tensor]
-"""Takes a batch and its problems (N,) as indices, and gives a tensor (.., N)."""
+"""Takes a batch and its problems, and gives a tensor (.., N)."""
 
 
 def shown(data: Demonstrations, conditioning: Conditioning, samples: NDArray[np.int64]) -> Batch:
     """Samples (N,), rows of the table of steps, with the goals that a network is shown."""
+    return data.batch(samples, goals_of(data, conditioning, samples))
+
+
+def goals_of(data: Demonstrations, conditioning: Conditioning, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sub-goals (N, K) that a network is shown with samples (N,), rows of the table of steps."""
     table = data.steps
-    goals = conditioning.choose(table.pointer[samples], table.step[samples], data.counts[table.episode[samples]])
-    return data.batch(samples, goals)
+    return conditioning.choose(table.pointer[samples], table.step[samples], data.counts[table.episode[samples]])
 
 
 @torch.inference_mode()
@@ -49,7 +54,7 @@ def in_batches(
     problems = data.tasks if program is None else [program] * len(data.tasks)
     tasks = np.array([network.streams.index(problem) for problem in problems])
     parts = [
-        measure(shown(data, conditioning, own), tasks[data.steps.task[own]])
+        measure(shown(data, conditioning, own), Tasks.of(tasks[data.steps.task[own]], data.device))
         for own in np.array_split(samples, -(-len(samples) // BATCH))
     ]
     return torch.cat(parts, dim=-1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiravens.agents.agent import Action, Agent, View, to_action
 from multiravens.agents.conditioning import Conditioning
+from multiravens.agents.patched import Tasks
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.agents.tries import aim, count_tries, note
@@ -119,7 +120,7 @@ class TransporterAgent(Agent):
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
         filled = filled.to(self.device)
         known = [self.network.streams.index(view.problem) for view in views]
-        tasks = np.array(known + known[:1] * (batch - len(views)))
+        tasks = Tasks.of(known + known[:1] * (batch - len(views)), self.device)
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
         if self.inhibition or self.patience:

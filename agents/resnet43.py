@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import rotated_crops
-from multiravens.agents.transporter import CHANNELS, Maps, Streams, Tasks
+from multiravens.agents.patched import Tasks
+from multiravens.agents.transporter import CHANNELS, Maps, Streams
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride on the way down
 _UP = (256, 128, 64)

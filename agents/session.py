@@ -1,7 +1,9 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -30,7 +32,10 @@ from multiravens.registration import parse_problems
 from multiravens.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
 from multiravens.values import flatten
 
-_WHERE = ("run", "data", "device", "devices", "threads", "compile", "trainer", "checkpoint_every", *ACTING)
+_WHERE = (
+    *("run", "data", "device", "devices", "threads", "compile", "compile_mode", "tf32", "minutes", "trainer"),
+    *("checkpoint_every", *ACTING),
+)
 """Options that may differ when a run is taken up again: they decide its weights by their rounding at most."""
 PRECISIONS = ("32-true", "bf16-mixed")
 MOST = 2**20
@@ -95,7 +100,7 @@ def learn(
     Returns:
         As `train`.
     """
-    folder = user_path(config["run"])
+    folder, out_of_time = user_path(config["run"]), _clock(config.get("minutes"))
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
     fabric = fabric_of(config)
@@ -117,15 +122,40 @@ def learn(
             folder,
             **{name: config[name] for name in _TRAINER},
         )
-        with _board(folder, fabric) as board:
-            figures = _run(trainer, config, _both(update, board))
+        with _board(folder, fabric) as board, tensor_floats(config.get("tf32", True)):
+            figures = _run(trainer, config, _both(update, board), out_of_time)
             return figures | _counts(network, problems[-1]) if fabric.is_global_zero else {}
 
 
-def _run(trainer: Trainer, config: Mapping[str, Any], update: Update | None) -> dict[str, float]:
+def _clock(minutes: float | None) -> Callable[[], bool]:
+    """Tells whether as many minutes have passed since now; it never does where they are None."""
+    until = time.monotonic() + 60 * (math.inf if minutes is None else minutes)
+    return lambda: time.monotonic() >= until
+
+
+@contextmanager
+def tensor_floats(allowed: bool) -> Iterator[None]:
+    """Let GPUs compute products and convolutions of float32 in TensorFloat-32, or in neither.
+
+    Torch's own defaults let convolutions alone. What was set before is set again.
+    """
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = allowed
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            kind.allow_tf32 = value
+
+
+def _run(
+    trainer: Trainer, config: Mapping[str, Any], update: Update | None, out_of_time: Callable[[], bool]
+) -> dict[str, float]:
     """Train, and if memory runs out find the batch that would have fitted."""
     try:
-        return trainer.run(update)
+        return trainer.run(update, out_of_time)
     except (MemoryError, RuntimeError) as error:
         if not _is_want_of_memory(error):
             raise
@@ -139,7 +169,8 @@ def _run(trainer: Trainer, config: Mapping[str, Any], update: Update | None) -> 
 
 def _fits(trainer: Trainer, size: int) -> bool:
     try:
-        outcome, penalty = trainer.score(np.zeros(size, np.int64))
+        samples = np.zeros(size, np.int64)
+        outcome, penalty = trainer.score(trainer.send(samples, motion=trainer.motion(samples)))
         trainer.fabric.backward((outcome.pick + outcome.place).mean() + penalty)
     except (MemoryError, RuntimeError) as error:
         if not _is_want_of_memory(error):
@@ -204,6 +235,8 @@ def check(config: Mapping[str, Any]) -> None:
     for name in ("learning_rate", "clip"):
         if not config[name] > 0:
             raise UserError(f"{name}={config[name]}: give more than 0")
+    if config.get("minutes") is not None and not config["minutes"] > 0:
+        raise UserError(f"minutes={config['minutes']}: give more than 0, or null to take all steps")
     if config["weight_decay"] < 0:
         raise UserError(f"weight_decay={config['weight_decay']}: give 0 or more")
     if config["precision"] not in PRECISIONS:
@@ -245,17 +278,19 @@ def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     network, conditioning = build(config)
     if config["compile"]:
         # Batches are all of one size; kernels for any size would be slower, and inductor fails on ours.
-        network.compile(backend=config["compile"], dynamic=False)
+        network.compile(backend=config["compile"], mode=config.get("compile_mode"), dynamic=False)
     return network, conditioning
 
 
 def _check_compile(config: Mapping[str, Any]) -> None:
-    chosen = str(config["compile"])
+    chosen, mode = str(config["compile"]), config.get("compile_mode")
     if chosen not in torch.compiler.list_backends(exclude_tags=()):
         raise unknown("compile", chosen, torch.compiler.list_backends())
-    if config["backbone"]["streams"]:
-        # Programs take each problem's part of a batch by itself: kernels would be compiled for every size of it.
-        raise UserError(f"compile={chosen} is for one network for all: use backbone=base or small, or compile=null")
+    modes = list(torch._inductor.list_mode_options()) if chosen == "inductor" else []
+    if mode is not None and mode not in modes:
+        if not modes:
+            raise UserError(f"compile_mode={mode} is for compile=inductor, not compile={chosen}: give null")
+        raise unknown("compile_mode", str(mode), modes)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor
 from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.conditioning import Conditioning
 from multiravens.agents.loss import Outcome, judge
-from multiravens.agents.offline import shown
-from multiravens.agents.transporter import Tasks, Transporter
-from multiravens.data.augmentation import SE2, Warp, moved
-from multiravens.data.demonstrations import Batch, Demonstrations, upload
+from multiravens.agents.offline import goals_of
+from multiravens.agents.patched import Tasks
+from multiravens.agents.transporter import Transporter
+from multiravens.data.augmentation import SE2, Warp, move
+from multiravens.data.demonstrations import Batch, Demonstrations
 from multiravens.data.files import write_whole
 from multiravens.data.sampling import Sampler
+from multiravens.data.upload import upload_together
 from multiravens.errors import UserError
 from multiravens.runs import METRICS, STATE, WEIGHTS
 
@@ -32,6 +34,26 @@ FIGURES = ("loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accura
 
 LAGS = {"cuda": 2}
 """Steps after which losses are recorded, by kind of device: the host then never waits for the latest."""
+
+
+class Inputs(NamedTuple):
+    """What a step needs of N samples, on the device, where it came in one copy.
+
+    Attributes:
+        frames: (N, 1 + K) of the observation and the goals, as the host has them.
+        at: the same on the device.
+        samples: (N,) rows of the table of steps.
+        tasks: their problems.
+        weights: (N,) of their losses.
+        motion: (N, 10) that move them, or (N, T, 10) to choose from; None to leave them as they are.
+    """
+
+    frames: np.ndarray
+    at: Tensor
+    samples: Tensor
+    tasks: Tasks
+    weights: Tensor
+    motion: Tensor | None
 
 
 class _Sent:
@@ -73,6 +95,7 @@ class Trainer:
         clip: the gradient's norm is cut to this.
         checkpoint_every: steps.
         log_every: steps.
+        memory_format: of pictures and weights.
     """
 
     def __init__(
@@ -94,13 +117,14 @@ class Trainer:
         clip: float,
         checkpoint_every: int,
         log_every: int,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.fabric, self.network, self.conditioning, self.data = fabric, network, conditioning, data
         self.sampler, self.augmentation, self.folder = sampler, augmentation, folder
         self.steps, self.seed, self.learning_rate, self.warmup = steps, seed, learning_rate, warmup
         self.ema, self.clip = ema, clip
         self.tasks = np.array([network.streams.index(name) for name in data.tasks], np.int64)
-        self.checkpoint_every, self.log_every = checkpoint_every, log_every
+        self.checkpoint_every, self.log_every, self.memory_format = checkpoint_every, log_every, memory_format
         optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         # What is frozen stays as it is, to the bit; it need not even be finite.
@@ -113,11 +137,15 @@ class Trainer:
         self._waiting: deque[tuple[np.ndarray, _Sent]] = deque()
         self._metrics: list[str] = []
 
-    def run(self, update: Update | None = None) -> dict[str, float]:
+    def run(self, update: Update | None = None, out_of_time: Callable[[], bool] = lambda: False) -> dict[str, float]:
         """Take the steps that are left, from the last checkpoint on.
 
+        Args:
+            update: called with the steps taken and the latest figures.
+            out_of_time: asked after every step; where it says so the run is saved as it is, to be taken up again.
+
         Returns:
-            The latest figures.
+            The latest figures; `step` is how many steps were taken.
 
         Raises:
             UserError: a checkpoint does not fit, or the disk refuses.
@@ -136,23 +164,32 @@ class Trainer:
                 figures = self._log()
                 if update:
                     update(self.step, figures)
-            if self.step % self.checkpoint_every == 0 or self.step == self.steps:
+            stopping = self.step < self.steps and self._agreed(out_of_time)
+            if self.step % self.checkpoint_every == 0 or self.step == self.steps or stopping:
                 self._save()
-        return figures
+            if stopping:
+                break
+        return {**figures, "step": self.step}
+
+    def _agreed(self, out_of_time: Callable[[], bool]) -> bool:
+        """Whether it is time to stop: of several processes the first one says so, seldom, since all wait for it."""
+        if self.fabric.world_size == 1:
+            return out_of_time()
+        return self.step % self.log_every == 0 and bool(self.fabric.broadcast(out_of_time()))
 
     def take_step(self) -> None:
         """One batch, one step."""
         drawn = self.sampler.draw(self.step)
+        motion = self.motion(drawn.samples)
         size = len(drawn.samples) // self.fabric.world_size
         own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
-        warp = self.warp(drawn.samples)
+        inputs = self.send(drawn.samples[own], drawn.weights[own], None if motion is None else motion[own])
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * self._schedule() * group["pace"]
         self.network.streams.anneal(self.step / self.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        outcome, penalty = self.score(drawn.samples[own], warp and Warp(warp.turn[own], warp.shift[own]))
-        weights = upload(drawn.weights[own], outcome.pick.device)
-        self.fabric.backward((weights * (outcome.pick + outcome.place)).mean() + penalty)
+        outcome, penalty = self.score(inputs)
+        self.fabric.backward((inputs.weights * (outcome.pick + outcome.place)).mean() + penalty)
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
         self.optimizer.step()
         self._average()
@@ -161,34 +198,48 @@ class Trainer:
         while len(self._waiting) > self._lag:
             self._record()
 
-    def score(self, samples: np.ndarray, warp: Warp | None = None) -> tuple[Outcome, Tensor]:
-        """What the network makes of samples, and what is added to the loss.
+    def send(self, samples: np.ndarray, weights: np.ndarray | None = None, motion: np.ndarray | None = None) -> Inputs:
+        """Samples on their way to the device.
 
         Args:
             samples: (N,) rows of the table of steps.
-            warp: how they are moved; None leaves them as they are.
+            weights: (N,) of their losses; None for 1.
+            motion: (N, ..) as in `Inputs`.
         """
-        batch = self.batch(samples, warp)
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        scored = self.model(images, batch.pick, batch.place, self.tasks_of(samples))
+        tasks = self.tasks[self.data.steps.task[samples]]
+        frames = self.data.frames(samples, goals_of(self.data, self.conditioning, samples))
+        weights = np.ones(len(samples), np.float32) if weights is None else weights
+        arrays = {"at": frames, "samples": samples, "tasks": tasks, "weights": weights}
+        if motion is not None:
+            arrays["motion"] = motion
+        sent = upload_together(arrays, self.fabric.device)
+        # A compiled network is made for batches of several problems, or of the one there is.
+        only = int(self.tasks[0]) if len(self.tasks) == 1 else None
+        return Inputs(
+            frames, sent["at"], sent["samples"], Tasks(sent["tasks"], only), sent["weights"], sent.get("motion")
+        )
+
+    def score(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
+        """Losses and accuracies of samples, and what is added to the loss."""
+        batch = self.batch(inputs)
+        if inputs.motion is not None:
+            batch = move(batch, inputs.motion)
+        images = batch.images.contiguous(memory_format=self.memory_format)
+        scored = self.model(images, batch.pick, batch.place, inputs.tasks)
         return judge(scored, batch, self.data.resolution), scored.penalty
 
-    def tasks_of(self, samples: np.ndarray) -> Tasks:
-        """The samples' problems (N,) as the network counts them."""
-        return np.asarray(self.tasks[self.data.steps.task[samples]])
+    def batch(self, inputs: Inputs) -> Batch:
+        """Samples with the goals that the network is shown, as they are."""
+        return self.data.gather(inputs.frames, inputs.samples, inputs.at)
 
-    def batch(self, samples: np.ndarray, warp: Warp | None = None) -> Batch:
-        """Samples with the goals that the network is shown, moved."""
-        batch = shown(self.data, self.conditioning, samples)
-        return batch if warp is None else moved(batch, warp)
-
-    def warp(self, samples: np.ndarray) -> Warp | None:
-        """How a whole batch is moved: every process draws it all and takes its share."""
+    def motion(self, samples: np.ndarray) -> np.ndarray | None:
+        """How a whole batch is moved, as in `Inputs`: every process draws it all and takes its share."""
         if self.augmentation is None:
             return None
         table, shape = self.data.steps, tuple(self.data.color.shape[1:3])
         rng = np.random.default_rng([self.seed, self.step])
-        return self.augmentation.draw(table.pick[samples], table.place[samples], shape, rng)
+        warp: Warp = self.augmentation.draw(table.pick[samples], table.place[samples], shape, rng)
+        return warp.motion(shape)
 
     def _schedule(self) -> float:
         rising = (self.step + 1) / max(self.warmup * self.steps, 1)
@@ -233,8 +284,9 @@ class Trainer:
         return figures
 
     def _save(self) -> None:
-        # Every process looks, so that none waits for another that has stopped.
-        if not all(bool(self.averaged[name].isfinite().all()) for name in self._moving):
+        # Every process looks, so that none waits for another that has stopped. All at once: the host waits once.
+        finite = torch.stack([self.averaged[name].isfinite().all() for name in self._moving])
+        if not bool(finite.all()):
             raise self._diverged("a weight")
         if not self.fabric.is_global_zero:
             return

@@ -14,9 +14,10 @@ from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
 from multiravens.agents.load import build
 from multiravens.agents.modular import ModularStreams
 from multiravens.agents.offline import Measure, in_batches, judging
+from multiravens.agents.patched import Tasks
 from multiravens.agents.session import check, learn, memory_told
 from multiravens.agents.training import Trainer, Update
-from multiravens.agents.transporter import Tasks, Transporter
+from multiravens.agents.transporter import Transporter
 from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
 from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked, user_path

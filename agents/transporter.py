@@ -12,17 +12,13 @@ the pick and the place alone tell the turn there at full resolution.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.correlation import correlate, rotated_crops
-from multiravens.agents.patched import PerProblem
+from multiravens.agents.patched import PerProblem, Tasks
 
-Tasks = NDArray[np.int64]
-"""Problems (N,) as indices. An array: they decide what is computed, so no device should have to be asked for them."""
 CHANNELS = 4
 """Of one image: red, green, blue and height."""
 
@@ -76,7 +72,7 @@ class Streams(nn.Module):
         return {}
 
     def patched(self, module: nn.Module) -> nn.Module:
-        """A module that takes the problems (N,) as its last input, as these streams want it."""
+        """A module that takes the problems as its last input, as these streams want it."""
         return module
 
     def orders(self) -> list[nn.Parameter]:
@@ -120,7 +116,7 @@ class StackedStreams(Streams):
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
     def forward(self, images: Tensor, tasks: Tasks) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
+        """(N, 4 (1 + goals), H, W), of problems, to maps."""
         pixels, patches = self.network(images)
         # Split at once: the gradients of slices would be pictures of zeros, added up.
         pick, place = pixels.unbind(1)
@@ -153,7 +149,7 @@ class SplitStreams(Streams):
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
     def forward(self, images: Tensor, tasks: Tasks) -> Maps:
-        """(N, 4 (1 + goals), H, W), of problems (N,) as indices, to maps."""
+        """(N, 4 (1 + goals), H, W), of problems, to maps."""
         scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
         query, key = (scene[1] * goal[1]).split(self.features, dim=1)
         return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
@@ -176,7 +172,7 @@ class Turns(nn.Module):
         self.held, self.there = (_layers(channels, width, features) for _ in range(2))
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Tensor:
-        """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems (N,) are treated alike."""
+        """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems are treated alike."""
         held, there = (
             network(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
             for network, at in ((self.held, picks), (self.there, places))
@@ -280,7 +276,7 @@ class Transporter(nn.Module):
             images: (N, C, H, W).
             picks: (N, 2) row and column of the picks that places are scored for, between pixels if need be.
             places: (N, 2) of the places that turns are scored for.
-            tasks: (N,) indices of the problems, as `Streams.index` gives them.
+            tasks: the problems, as `Streams.index` gives them.
         """
         maps: Maps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
@@ -296,7 +292,7 @@ class Transporter(nn.Module):
         return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
     def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places, tasks: Tasks) -> Tensor:
-        """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2), for problems (N,) as indices."""
+        """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2), for their problems."""
         logits = scored.turns(places)
         return logits if self.near is None else logits + self.near(images, picks, places, tasks)
 

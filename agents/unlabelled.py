@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from multiravens.agents.loss import Outcome, best_pixels, judge
-from multiravens.agents.training import Trainer
-from multiravens.agents.transporter import Scored, Tasks, Transporter
-from multiravens.data.augmentation import SE2, Warp, moved
+from multiravens.agents.patched import Tasks
+from multiravens.agents.training import Inputs, Trainer
+from multiravens.agents.transporter import Scored, Transporter
+from multiravens.data.augmentation import SE2, first_inside, move
 from multiravens.data.demonstrations import Batch
 
 OBJECTIVES = ("entropy", "consistency")
@@ -32,29 +33,27 @@ class UnlabelledTrainer(Trainer):
         super().__init__(*rest, **options)
         self.objective = objective
 
-    def warp(self, samples: np.ndarray) -> Warp | None:
-        """Drawn later, round what the network chose."""
-        return None
+    def motion(self, samples: np.ndarray) -> np.ndarray | None:
+        """Motions (N, T, 10) to choose from, where what the network chose comes to lie."""
+        if self.objective != "consistency":
+            return None
+        shape = tuple(self.data.color.shape[1:3])
+        rng = np.random.default_rng([self.seed, self.step])
+        return (self.augmentation or SE2()).candidates(len(samples), shape, rng).motion(shape)
 
-    def score(self, samples: np.ndarray, warp: Warp | None = None) -> tuple[Outcome, Tensor]:
-        """What the network makes of samples, and what is added to the loss."""
-        tasks = self.tasks_of(samples)
-        chosen, sure = choose(self.network, self.batch(samples), tasks)
-        if self.objective == "consistency":
-            chosen = moved(chosen, self._draw(chosen))
-        images = chosen.images.contiguous(memory_format=torch.channels_last)
-        scored: Scored = self.model(images, chosen.pick, chosen.place, tasks)
+    def score(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
+        """Losses and agreement with its own choices, and what is added to the loss."""
+        chosen, sure = choose(self.network, self.batch(inputs), inputs.tasks)
+        if inputs.motion is not None:
+            first = first_inside(chosen.pick, chosen.place, inputs.motion, tuple(chosen.images.shape[-2:]))
+            chosen = move(chosen, inputs.motion[torch.arange(len(first), device=first.device), first])
+        images = chosen.images.contiguous(memory_format=self.memory_format)
+        scored: Scored = self.model(images, chosen.pick, chosen.place, inputs.tasks)
         outcome = judge(scored, chosen, self.data.resolution)
         if self.objective == "consistency":
             return outcome._replace(pick=sure * outcome.pick, place=sure * outcome.place), scored.penalty
         pick, place = entropies(scored)
         return outcome._replace(pick=pick, place=place), scored.penalty
-
-    def _draw(self, chosen: Batch) -> Warp:
-        rng = np.random.default_rng([self.seed, self.step])
-        points = (points.cpu().numpy() for points in (chosen.pick, chosen.place))
-        pick, place = points
-        return (self.augmentation or SE2()).draw(pick, place, tuple(self.data.color.shape[1:3]), rng)
 
 
 @torch.no_grad()
@@ -64,7 +63,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
     Args:
         network: that chooses.
         batch: N samples.
-        tasks: (N,) indices of the problems.
+        tasks: their problems.
     """
     maps = network.streams(batch.images, tasks)
     pick = best_pixels(maps.pick).float()

@@ -39,7 +39,7 @@ from multiravens.agents.training import Trainer
 from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data import Episode
-from multiravens.data.augmentation import SE2
+from multiravens.data.augmentation import SE2, move
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.data.sampling import Catalogue, Sampler
 from multiravens.heightmap import reduce_half
@@ -111,8 +111,8 @@ class Bench:
 
         def once() -> None:
             samples = self.sampler.draw(0).samples
-            warp = self.trainer.warp(samples)
-            self.trainer.batch(samples, warp)
+            inputs = self.trainer.send(samples, motion=self.trainer.motion(samples))
+            move(self.trainer.batch(inputs), inputs.motion)
 
         return self.batch * steps / _seconds(once, steps, self.device)
 
@@ -126,7 +126,7 @@ class Bench:
     def operations(self) -> float:
         """Floating-point operations that training takes a sample."""
         with FlopCounterMode(display=False, custom_mapping=FOURIER) as counter:
-            outcome, penalty = self.trainer.score(self.sampler.draw(0).samples)
+            outcome, penalty = self.trainer.score(self.trainer.send(self.sampler.draw(0).samples))
             self.trainer.fabric.backward((outcome.pick + outcome.place + penalty).sum())
         return counter.get_total_flops() / self.batch
 

@@ -24,8 +24,10 @@ def train(config: DictConfig) -> None:
     if not figures:
         return  # another of several processes tells
     shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
-    print(f"{config.run}: {config.steps} steps; accuracy of the last batches: {shown}")
+    print(f"{config.run}: {figures['step']} steps; accuracy of the last batches: {shown or 'not told yet'}")
     share = figures["own"] / figures["parameters"]
+    if figures["step"] < config.steps:
+        print(f"stopped after minutes={config.minutes}: the same command takes the {config.steps} steps up where it is")
     print(f"{figures['parameters']} parameters; a problem has {figures['own']} ({share:.2%}) of its own")
 
 

@@ -18,6 +18,8 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "learning_rate": (0.001,),
     "threads": (2,),
     "compile": ("inductor",),
+    "compile_mode": ("reduce-overhead",),
+    "minutes": (9.0,),
     "launcher": ("joblib",),
     "launcher_options": ({"n_jobs": 2},),
     "shard_size": ("16MiB",),

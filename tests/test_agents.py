@@ -23,6 +23,7 @@ from multiravens.agents.correlation import (
 from multiravens.agents.isometric import Isometric, ResidualBlock
 from multiravens.agents.loss import Labels, equivalent_turns, score
 from multiravens.agents.modular import ModularStreams
+from multiravens.agents.patched import Tasks
 from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.policy import refine, refine_turn
 from multiravens.agents.resnet43 import OriginalStreams, ResNet43
@@ -88,7 +89,7 @@ class Fixed(Streams):
         super().__init__()
         self.query, self.key = query, key
 
-    def forward(self, images: Tensor, tasks: Tensor) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
         return Maps(images[:, 0], None, self.query, self.key)
 
 
@@ -106,7 +107,7 @@ def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> Non
 
     key = torch.randn(1, 2, size, size, generator=generator)
     picks, images = torch.tensor([[20, 20]]), torch.zeros(1, 4, size, size)
-    places, tasks = torch.tensor([[18, 23]]), torch.zeros(1, dtype=torch.long)
+    places, tasks = torch.tensor([[18, 23]]), Tasks.of([0])
     before = Transporter(Fixed(query(0.0), key), 4, 16, rotations, 1, 16)(images, picks, places, tasks).places
     turns_before = match_turns(query(0.0), key, rotations)
     for steps in (1, 9, 20):
@@ -213,7 +214,7 @@ def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
         images,
         torch.tensor([[9.5, 7.0], [20.0, 8.2]]),
         torch.tensor([[3.0, 4.0], [9.0, 9.1]]),
-        torch.tensor([0, 1]),
+        Tasks.of([0, 1]),
     )
     place = places.logits()
     assert pick.shape == (2, 32, 16) and place.shape == (2, 4, 32, 16) and turns.shape == (2, 4)
@@ -297,7 +298,7 @@ def test_sixteen_bits_score_as_thirty_two_and_leave_pixels_where_they_are(
     monkeypatch.setattr(Transporter, "forward", noted)
     samples = np.arange(len(fine.data.steps.pick))
     with torch.no_grad():
-        expected, found = (torch.stack(list(trainer.score(samples)[0])).mean(1) for trainer in trainers)
+        expected, found = (torch.stack(list(trainer.score(trainer.send(samples))[0])).mean(1) for trainer in trainers)
     assert torch.equal(given[0], given[1])
     torch.testing.assert_close(found[:2], expected[:2], atol=0.02, rtol=0.02)  # losses
     torch.testing.assert_close(found[2:], expected[2:], atol=0.05, rtol=0)  # accuracies

@@ -1,16 +1,23 @@
 """The bank and its programs: mixing, one-hot programs, streams and problems, fields that do nothing by default."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multiravens.agents.bank import Adapter, Bank, Program, Step, change, entropy, run
+from multiravens.agents.grouped import lay_out
 from multiravens.agents.isometric import Isometric
 from multiravens.agents.load import build
 from multiravens.agents.modular import STREAMS, ModularStreams
-from multiravens.agents.patched import Patch, Patched, by_problem
+from multiravens.agents.patched import Patch, Patched, Tasks, by_problem
+from multiravens.agents.transporter import Maps
 from multiravens.configuration import compose
 from multiravens.errors import UserError
 
@@ -136,13 +143,75 @@ def test_fields_of_a_program_do_something_when_filled_in(
 def test_every_problem_runs_through_its_own_programs() -> None:
     network = streams(["one", "two"])
     images = torch.randn(4, 8, 32, 16, generator=torch.Generator().manual_seed(3))
-    tasks = torch.tensor([0, 1, 1, 0])
-    mixed = network(images, tasks)
+    tasks = np.array([0, 1, 1, 0])
+    mixed = network(images, Tasks.of(tasks))
     for task in (0, 1):
-        alone = network(images, torch.full((4,), task))
+        alone = network(images, Tasks.of([task] * 4))
         for name, found, expected in zip(mixed._fields, mixed, alone, strict=True):
             torch.testing.assert_close(found[tasks == task], expected[tasks == task], msg=name, atol=1e-4, rtol=1e-4)
             assert (found[tasks != task] - expected[tasks != task]).abs().max() > 1e-3, name
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shared", [True, False])
+def test_programs_that_run_together_give_what_each_gives_alone(
+    shared: bool, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiravens.agents.modular.SLOTS", {"cpu": size})
+    network = streams(["one", "two", "three", "four"], shared=shared)
+    for patch in network.body.own:
+        for parameter in patch.parameters():
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.3)
+    images = torch.randn(7, 8, 32, 16, generator=torch.Generator().manual_seed(3))
+    tasks = Tasks.of([0, 3, 1, 0, 3, 0, 0])
+    together = network(images, tasks)
+    alone = Maps(*by_problem(tasks, lambda task, own: network(images[own], Tasks.of([task] * len(own)))))
+    made = []
+    for maps in (together, alone):
+        network.zero_grad()
+        products = [
+            (each * torch.linspace(0, 1, each.numel()).view(each.shape)).sum() for each in maps if each is not None
+        ]
+        torch.stack(products).sum().backward()
+        made.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None and p.grad.any()})
+    for name, one, other in zip(together._fields, together, alone, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4, msg=name)
+    assert made[0].keys() == made[1].keys() and len(made[0]) > 50
+    for name, gradient in made[0].items():
+        torch.testing.assert_close(gradient, made[1][name], atol=1e-3, rtol=1e-3, msg=name)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12), st.integers(2, 5))
+@settings(max_examples=50, deadline=None)
+def test_every_sample_has_a_slot_in_a_group_of_its_problem(problems: list[int], size: int) -> None:
+    layout = lay_out(torch.tensor(problems), 5, size)
+    assert layout.source is not None and layout.slot is not None
+    assert layout.source[layout.slot].tolist() == list(range(len(problems)))
+    assert layout.problem[layout.slot // size].tolist() == problems
+    assert len(layout.source) == len(layout.problem) * size < len(problems) + 5 * size
+
+
+class Kernels(TorchDispatchMode):
+    """Counts what a device would have to start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted = 0
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counted += not operator.is_view
+        return operator(*args, **(kwargs or {}))
+
+
+def test_ten_problems_start_hardly_more_operators_than_one() -> None:
+    counts = []
+    for count in (2, 10):
+        network = streams([f"problem {index}" for index in range(count)])
+        images, tasks = torch.randn(20, 8, 32, 16), Tasks.of(np.arange(20) % count)
+        with Kernels() as kernels:
+            torch.stack([each.sum() for each in network(images, tasks)]).sum().backward()
+        counts.append(kernels.counted)
+    assert counts[1] < 1.2 * counts[0]  # each program by itself takes five times as many
 
 
 def test_streams_share_one_bank_or_have_their_own() -> None:
@@ -164,7 +233,7 @@ def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
 def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_filled_in() -> None:
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
     made = Patched(layers, (nn.GroupNorm, nn.Conv2d), problems=3)
-    images, tasks = torch.randn(5, 3, 6, 5), torch.tensor([2, 0, 2, 1, 0])
+    images, tasks = torch.randn(5, 3, 6, 5), Tasks.of([2, 0, 2, 1, 0])
     torch.testing.assert_close(alone(made, images, tasks), layers(images))
     patch = made.of(2)
     assert isinstance(patch, Patch)
@@ -175,8 +244,8 @@ def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_fil
     assert changed.tolist() == [True, False, True, False, False]
 
 
-def alone(patched: Patched, images: Tensor, tasks: Tensor) -> Tensor:
-    return by_problem(tasks, images.device, lambda task, own: (patched.run(task, images[own]),))[0]
+def alone(patched: Patched, images: Tensor, tasks: Tasks) -> Tensor:
+    return by_problem(tasks, lambda task, own: (patched.run(task, images[own]),))[0]
 
 
 def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from multiravens.agents.checkpoint import read_tensors
 from multiravens.agents.load import build, load, load_agent
 from multiravens.agents.loss import judge
 from multiravens.agents.offline import shown
-from multiravens.agents.session import train
-from multiravens.agents.training import Trainer
+from multiravens.agents.patched import Tasks
+from multiravens.agents.session import tensor_floats, train
+from multiravens.agents.training import Inputs, Trainer
 from multiravens.configuration import compose
 from multiravens.data.augmentation import SE2, moved
 from multiravens.data.demonstrations import Demonstrations
@@ -115,6 +117,56 @@ def test_losses_that_come_late_are_not_lost_with_a_killed_run(
     assert not late["sampler.losses"].isnan().all()  # the last ones were waited for
 
 
+@pytest.mark.parametrize("minutes", [1, 2])
+def test_a_run_that_is_out_of_time_is_taken_up_to_the_same_bytes(
+    minutes: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(configured(data, tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr("multiravens.agents.session.time.monotonic", iter(np.arange(0.0, 600.0, 20.0)).__next__)
+        figures = train(configured(data, tmp_path / "sliced", f"minutes={minutes}", "checkpoint_every=100"))
+    assert figures["step"] == 3 * minutes
+    assert read_tensors(tmp_path / "sliced" / STATE)[1]["step"] == 3 * minutes
+    if minutes == 1:
+        assert train(configured(data, tmp_path / "sliced"))["step"] == 6
+    for name in (WEIGHTS, STATE, METRICS):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "sliced" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
+def test_a_step_sends_once_and_then_asks_the_host_for_nothing(
+    extra: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    score = Trainer.score
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            # A tensor is asked for its number, or made of the host's.
+            assert not any(name in str(operator) for name in ("_local_scalar_dense", "lift_fresh"))
+            return operator(*args, **(kwargs or {}))
+
+    def alone(self: Trainer, inputs: Inputs) -> Any:
+        sent.append(self.step)
+        with monkeypatch.context() as patch, Watched():
+            patch.delattr(torch, "from_numpy")
+            return score(self, inputs)
+
+    monkeypatch.setattr(Trainer, "score", alone)
+    train(configured(data, tmp_path / "run", *extra, "steps=3", "task_sampling=adaptive"))
+    assert sent == [0, 1, 2]
+
+
+def test_tensor_floats_are_as_they_were_afterwards() -> None:
+    matmul, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolutions.allow_tf32
+    for allowed in (True, False):
+        with pytest.raises(_Killed), tensor_floats(allowed):
+            assert (matmul.allow_tf32, convolutions.allow_tf32) == (allowed, allowed)
+            raise _Killed
+        assert (matmul.allow_tf32, convolutions.allow_tf32) == before
+
+
 def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32(data: Path) -> None:
     torch.manual_seed(0)
     network, conditioning = build(configured(data, Path("unused"), *MODULAR))
@@ -127,7 +179,7 @@ def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32(data: Path) -
     for enabled in (False, True):
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            scored = network(batch.images, batch.pick, batch.place, torch.zeros(8, dtype=torch.int64))
+            scored = network(batch.images, batch.pick, batch.place, Tasks.of([0] * 8))
         outcome = judge(scored, batch, "half")
         (outcome.pick + outcome.place).mean().backward()
         outcomes.append(torch.stack([outcome.pick, outcome.place]).detach())
@@ -253,14 +305,18 @@ def test_a_run_with_other_options_is_refused_and_kept(data: Path, tmp_path: Path
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.is_file()}
 
 
-def test_a_compiled_network_takes_the_same_steps(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
+def test_a_compiled_network_takes_the_same_steps(extra: list[str], data: Path, tmp_path: Path) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     for name, words in {"plain": [], "compiled": ["compile=eager"]}.items():
-        train(configured(data, tmp_path / name, *words, "steps=4"))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+        train(configured(data, tmp_path / name, *extra, *words, "steps=4"))
+    # One graph, of the first step: nothing that changes from step to step has another made.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     plain, compiled = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("plain", "compiled"))
     torch.testing.assert_close(plain, compiled, rtol=1e-3, atol=1e-4)
     # Taken up without, and by an agent: the files are as of a plain network.
-    assert train(configured(data, tmp_path / "compiled", "steps=4"))["parameters"] > 0
+    assert train(configured(data, tmp_path / "compiled", *extra, "steps=4"))["parameters"] > 0
     assert load_agent(tmp_path / "compiled").network is not None
 
 
@@ -285,9 +341,11 @@ def test_a_compiler_that_fails_is_told_in_one_line(data: Path, tmp_path: Path) -
         (["precision=foo"], "unknown precision 'foo': choose from"),
         (["compile=inducter"], "unknown compile 'inducter': choose from inductor"),
         (
-            [*MODULAR, "problems=[synthetic]", "compile=inductor"],
-            "is for one network for all: use backbone=base or small",
+            ["compile=inductor", "compile_mode=max-autotone"],
+            "unknown compile_mode 'max-autotone': choose from max-auto",
         ),
+        (["compile=eager", "compile_mode=default"], "compile_mode=default is for compile=inductor, not compile=eager"),
+        (["minutes=0"], "minutes=0: give more than 0, or null"),
         (["weight_decay=-1.0"], "weight_decay=-1.0: give 0 or more"),
         (["device=cpu:0"], "device=cpu:0: give auto, cpu, cuda"),
         (["threads=-1"], "threads=-1: give 1 to 1024"),
@@ -358,10 +416,10 @@ def test_out_of_memory_in_a_step_says_which_batch_fits(
 ) -> None:
     score = Trainer.score
 
-    def scarce(self: Trainer, samples: np.ndarray, warp: Any = None) -> Any:
-        if len(samples) > 3:
+    def scarce(self: Trainer, inputs: Inputs) -> Any:
+        if len(inputs.samples) > 3:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return score(self, samples, warp)
+        return score(self, inputs)
 
     monkeypatch.setattr(Trainer, "score", scarce)
     with pytest.raises(UserError, match="out of memory with batch=8, .*: batch=2 fits"):

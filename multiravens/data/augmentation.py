@@ -1,14 +1,15 @@
 """Turning and shifting a sample as a whole: observation, goals and action alike."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multiravens.data.demonstrations import Batch, upload
+from multiravens.data.demonstrations import Batch
+from multiravens.data.upload import upload
 
 _TRIES = 24
 
@@ -23,6 +24,20 @@ class Warp(NamedTuple):
 
     turn: np.ndarray
     shift: np.ndarray
+
+    def motion(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Motions (N, 10) as `move` takes them, of pictures with these rows and columns.
+
+        Cosine and sine of the turn; the rows and columns that the picture's middle comes to; and, row by row, the 2 x 3
+        matrix that says of each pixel where it came from, in grid_sample's coordinates: x right, y down, both in
+        [-1, 1].
+        """
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        down, right = self.shift[..., 0], self.shift[..., 1]
+        rows, columns = ((side - 1) / 2 for side in shape)
+        x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
+        matrix = cos, sin * rows / columns, x_shift / columns, -sin * columns / rows, cos, y_shift / rows
+        return np.stack([cos, sin, down + rows, right + columns, *matrix], axis=-1)
 
 
 class SE2:
@@ -51,62 +66,57 @@ class SE2:
             shape: rows and columns of the pictures.
             rng: its draws depend on N alone.
         """
-        count = len(pick)
+        drawn = self.candidates(len(pick), shape, rng)
+        at, to, motions = (torch.from_numpy(each) for each in (pick, place, drawn.motion(shape)))
+        first = first_inside(at, to, motions, shape).numpy()
+        rows = np.arange(len(pick))
+        return Warp(drawn.turn[rows, first], drawn.shift[rows, first])
+
+    def candidates(self, count: int, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
+        """Draw `count` times 24 motions, whatever they would move; the 25th stays put: (N, 25) and (N, 25, 2)."""
         turns = np.concatenate([rng.normal(0, self.turn, (count, _TRIES)), np.zeros((count, 1))], axis=1)
         shifts = rng.normal(0, self.shift * min(shape), (count, _TRIES, 2))
-        shifts = np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1)
-        points = np.stack([pick, place], axis=1)[:, None]
-        moved = _move(points, turns[..., None], shifts[:, :, None], shape)
-        inside = np.asarray(((moved >= 0) & (moved <= np.array(shape) - 1)).all((2, 3)))
-        # The last candidate stays put.
-        first = np.where(inside.any(1), inside.argmax(1), _TRIES)
-        rows = np.arange(count)
-        return Warp(turns[rows, first], shifts[rows, first])
+        return Warp(turns, np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1))
+
+
+def first_inside(pick: Tensor, place: Tensor, motions: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Choose the first of several motions that leaves pick and place inside; the last one where none does.
+
+    Args:
+        pick: (N, 2) row and column.
+        place: (N, 2).
+        motions: (N, T, 10) of `Warp.motion`.
+        shape: rows and columns of the pictures.
+
+    Returns:
+        (N,) int64.
+    """
+    inside = motions.new_ones(motions.shape[:2], dtype=torch.bool)
+    for points in (pick, place):
+        for side, at in zip(shape, _at(points[:, None], motions, shape), strict=True):
+            inside &= (at >= 0) & (at <= side - 1)
+    inside[:, -1] = True
+    return inside.to(torch.uint8).argmax(1)
 
 
 def moved(batch: Batch, warp: Warp) -> Batch:
     """The batch with every sample moved; bilinear, zeros come in from outside."""
-    middle = [(side - 1) / 2 for side in batch.images.shape[-2:]]
-    columns = np.c_[np.cos(warp.turn), np.sin(warp.turn), warp.shift + middle]
-    cos, sin, down, right = upload(columns, batch.images.device).unbind(1)
-
-    def at(points: Tensor) -> Tensor:
-        centred = [points[:, axis].double() - middle[axis] for axis in range(2)]
-        rows, columns = _turned(centred[0], centred[1], cos, sin)
-        return torch.stack([rows + down, columns + right], dim=1).float()
-
-    pick, place = at(batch.pick), at(batch.place)
-    return batch._replace(images=warp_images(batch.images, warp), pick=pick, place=place)
+    motion = warp.motion(tuple(batch.images.shape[-2:]))
+    return move(batch, upload(motion, batch.images.device))
 
 
-def warp_images(images: Tensor, warp: Warp) -> Tensor:
-    """Move pictures (N, C, H, W): what was at p comes to R (p - middle) + middle + shift."""
-    height, width = images.shape[-2:]
-    cos, sin = np.cos(warp.turn), np.sin(warp.turn)
-    down, right = warp.shift[:, 0], warp.shift[:, 1]
-    # Each pixel out asks for where it came from, in grid_sample's coordinates: x right, y down, both in [-1, 1].
-    x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
-    rows, columns = (height - 1) / 2, (width - 1) / 2
-    matrix = np.stack(
-        [
-            np.stack([cos, sin * rows / columns, x_shift / columns], axis=-1),
-            np.stack([-sin * columns / rows, cos, y_shift / rows], axis=-1),
-        ],
-        axis=1,
-    )
-    theta = upload(matrix.astype(np.float32), images.device)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
-    return functional.grid_sample(images, grid, mode="bilinear", align_corners=True)
+def move(batch: Batch, motion: Tensor) -> Batch:
+    """The batch with every sample moved by motions (N, 10) of `Warp.motion`, which lie where the batch does."""
+    shape = tuple(batch.images.shape[-2:])
+    pick, place = (torch.stack(_at(points, motion, shape), dim=1).float() for points in (batch.pick, batch.place))
+    theta = motion[:, 4:].float().unflatten(1, (2, 3))
+    grid = functional.affine_grid(theta, list(batch.images.shape), align_corners=True)
+    images = functional.grid_sample(batch.images, grid, mode="bilinear", align_corners=True)
+    return batch._replace(images=images, pick=pick, place=place)
 
 
-def _move(points: np.ndarray, turn: np.ndarray, shift: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Points (..., 2) given as row and column, turned about the picture's middle and shifted."""
-    middle = (np.array(shape) - 1) / 2
-    rows, columns = np.moveaxis(points - middle, -1, 0)
-    rows, columns = _turned(rows, columns, np.cos(turn), np.sin(turn))
-    return np.stack([rows, columns], axis=-1) + middle + shift
-
-
-def _turned(rows: Any, columns: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
-    """Rows and columns, of arrays or tensors, turned about the origin."""
-    return cos * rows + sin * columns, cos * columns - sin * rows
+def _at(points: Tensor, motion: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Rows and columns that points (.., 2) come to by motions (.., 10), double precision."""
+    rows, columns = (points[..., axis].double() - (side - 1) / 2 for axis, side in enumerate(shape))
+    cos, sin, down, right = motion[..., :4].unbind(-1)
+    return cos * rows + sin * columns + down, cos * columns - sin * rows + right

@@ -18,6 +18,7 @@ from multiravens.data.episode import Episode, read_episode
 from multiravens.data.files import user_path
 from multiravens.data.pack import SUFFIX, Pack
 from multiravens.data.store import DATASET, Store
+from multiravens.data.upload import send, upload_together
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, PIXEL, quaternion_yaw, wrap_angle
 
@@ -139,28 +140,32 @@ class Demonstrations:
             samples: (N,) rows of the table.
             goals: (N, K) indices into the sub-goals of each sample's demonstration.
         """
+        frames = self.frames(samples, goals)
+        return self.gather(frames, **upload_together({"samples": samples, "at": frames}, self.device))
+
+    def frames(self, samples: np.ndarray, goals: np.ndarray) -> np.ndarray:
+        """Frames (N, 1 + K) of samples (N,), rows of the table, and of their sub-goals (N, K)."""
         table = self.steps
-        frames = np.c_[table.frame[samples], self.goal_frames[table.episode[samples][:, None], goals]]
-        color, height = self._frames(frames)
-        pick, place, turn, period = self._labels[upload(samples, self.device)].split([2, 2, 1, 1], dim=1)
+        return np.c_[table.frame[samples], self.goal_frames[table.episode[samples][:, None], goals]]
+
+    def gather(self, frames: np.ndarray, samples: Tensor, at: Tensor) -> Batch:
+        """Put samples together that are known where they are put together.
+
+        Args:
+            frames: (N, 1 + K) as `frames` gives them.
+            samples: (N,) rows of the table.
+            at: the frames on the device.
+        """
+        color, height = self._pictures(frames, at)
+        pick, place, turn, period = self._labels[samples].split([2, 2, 1, 1], dim=1)
         return Batch(normalise(color, height.to(torch.float32) * HEIGHT_QUANTUM), pick, place, turn[:, 0], period[:, 0])
 
-    def _frames(self, frames: np.ndarray) -> tuple[Tensor, Tensor]:
+    def _pictures(self, frames: np.ndarray, at: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident:
-            at = upload(frames, self.device)
             # CUDA does not index unsigned numbers of 16 bits; the bits are the same.
             return self.color[at], self.height.view(torch.int16)[at].view(torch.uint16)
         here = torch.from_numpy(frames)
-        return _send(self.color[here], self.device), _send(self.height[here], self.device)
-
-
-def upload(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor on a device; the host does not wait until it is there."""
-    return _send(torch.from_numpy(array), device)
-
-
-def _send(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+        return send(self.color[here], self.device), send(self.height[here], self.device)
 
 
 def _settled(color: np.ndarray, height: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
