@@ -157,7 +157,7 @@ def _run(
     try:
         return trainer.run(update, out_of_time)
     except (MemoryError, RuntimeError) as error:
-        if not _is_want_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     # Only here is what the failed step held let go of, with the error and its frames.
     torch.cuda.empty_cache()
@@ -173,13 +173,14 @@ def _fits(trainer: Trainer, size: int) -> bool:
         outcome, penalty = trainer.score(trainer.send(samples, motion=trainer.motion(samples)))
         trainer.fabric.backward((outcome.pick + outcome.place).mean() + penalty)
     except (MemoryError, RuntimeError) as error:
-        if not _is_want_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return False
     return True
 
 
-def _is_want_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or on a device."""
     told = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         any(words in told for words in ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED"))
@@ -197,7 +198,7 @@ def memory_told(config: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not _is_want_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise _too_large(config, "lower batch") from error
 

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from multiravens.agents.agent import View
 from multiravens.agents.policy import TransporterAgent
-from multiravens.agents.session import PRECISIONS, fabric_of, network_of
+from multiravens.agents.session import PRECISIONS, fabric_of, network_of, tensor_floats
 from multiravens.agents.training import Trainer
 from multiravens.configuration import compose
 from multiravens.construction import instantiate
@@ -66,18 +66,24 @@ class Bench:
 
     Args:
         overrides: of `train.yaml`.
-        episodes: at full resolution.
+        episodes: of each problem, at full resolution.
+        memory_format: of pictures and weights.
     """
 
-    def __init__(self, overrides: list[str], episodes: list[Episode]) -> None:
-        config: Any = OmegaConf.to_container(compose("train", overrides))
+    def __init__(
+        self,
+        overrides: Sequence[str],
+        episodes: Mapping[str, Sequence[Episode]],
+        memory_format: torch.memory_format = torch.channels_last,
+    ) -> None:
+        config: Any = OmegaConf.to_container(compose("train", [f"problems=[{','.join(episodes)}]", *overrides]))
+        self.config, self.batch = config, config["batch"]
         network, conditioning = network_of(config)
         half = config["resolution"] == "half"
-        seen = [_reduced(episode) for episode in episodes] if half else episodes
-        self.batch = config["batch"]
+        seen = {name: [_reduced(each) for each in found] if half else found for name, found in episodes.items()}
         fabric = fabric_of(config)
         self.device = fabric.device
-        self.data = Demonstrations({"placing": seen}, config["resolution"], self.device)
+        self.data = Demonstrations(seen, config["resolution"], self.device)
         steps = self.data.steps
         self.sampler = Sampler(
             Catalogue(self.data.tasks, steps.task, steps.episode, steps.pointer),
@@ -89,7 +95,7 @@ class Bench:
         options = ("steps", "seed", "learning_rate", "weight_decay", "warmup", "ema", "clip")
         self.trainer = Trainer(
             fabric,
-            fabric.to_device(network).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+            fabric.to_device(network).to(memory_format=memory_format),  # type: ignore[call-overload]
             conditioning,
             self.data,
             self.sampler,
@@ -97,14 +103,18 @@ class Bench:
             Path(tempfile.gettempdir()),
             checkpoint_every=10**9,
             log_every=10**9,
+            memory_format=memory_format,
             **{name: config[name] for name in options},
         )
         self.agent = TransporterAgent(network, conditioning, "sctn", config["resolution"], device=self.device)
-        self.view = _view(seen[0])
+        problem, first = next((name, found[0]) for name, found in seen.items())
+        self.view = _view(first, problem)
+        network.train()
 
     def train(self, steps: int) -> float:
         """Samples a second."""
-        return self.batch * steps / _seconds(self.trainer.take_step, steps, self.device)
+        with tensor_floats(self.config["tf32"]):
+            return self.batch * steps / _seconds(self.trainer.take_step, steps, self.device)
 
     def load(self, steps: int = 20) -> float:
         """Samples a second that drawing, gathering and moving give without a network."""
@@ -206,7 +216,7 @@ def _reduced(episode: Episode) -> Episode:
     return replace(episode, color=color, height=height)
 
 
-def _view(episode: Episode) -> View:
+def _view(episode: Episode, problem: str) -> View:
     goals = episode.goal_frames
     return View(
         episode.color[0],
@@ -218,18 +228,20 @@ def _view(episode: Episode) -> View:
         step=0,
         pointer=0,
         seed=episode.seed,
+        problem=problem,
     )
 
 
-def _episodes(count: int, data: str | None) -> list[Episode]:
+def _episodes(count: int, data: str | None) -> dict[str, list[Episode]]:
     if data:
-        return load(data, ["placing"], count, "full")[0]["placing"]
+        return load(data, ["placing"], count, "full")[0]
     from multiravens.envs import demonstrate, make
 
     env = make("placing")
     runs = [demonstrate(env, seed) for seed in range(count)]
     env.close()
-    return [Episode(**{name: getattr(run, name) for name in Episode.__dataclass_fields__}) for run in runs]
+    fields = Episode.__dataclass_fields__
+    return {"placing": [Episode(**{name: getattr(run, name) for name in fields}) for run in runs]}
 
 
 def main() -> None:

@@ -1,0 +1,326 @@
+"""The stages of `gpu.py` in the order of what they tell; imported by it, not run."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any, NamedTuple
+
+import gpu_speed as speed
+import torch
+from gpu_speed import Variant
+from training import CONFIGURATIONS, ORIGINAL
+
+from multiravens.agents.export import export
+from multiravens.configuration import compose
+from multiravens.data.demonstrations import load
+from multiravens.data.episode import Episode
+from multiravens.data.pack import Pack
+from multiravens.errors import UserError
+from multiravens.runs import CONFIG, METRICS, read_config
+from multiravens.train import carry_out
+
+ROOT = Path(__file__).resolve().parents[1]
+SPLIT = "train"
+RUNS, AGENTS = "runs", "agents"
+"""Folders: of what is being trained, and of what has been."""
+MEASURED_WITH = 4
+"""Demonstrations of each problem that speed is measured on."""
+MODES = ("inductor", "reduce-overhead")
+"""Ways to compile."""
+SMALL = "plain, batch 64"
+WORTH = 0.8
+"""Share of the large batch's speed from which the small batch, which takes more steps, is trained with."""
+
+
+class Setting(NamedTuple):
+    """What a stage is given.
+
+    Attributes:
+        data: the pack.
+        out: the folder of results.
+        until: when the budget is used up, on `time.monotonic`'s clock [s].
+        dry: tiny sizes on a CPU.
+        words: options of every training.
+        results: of the stages before.
+    """
+
+    data: Path
+    out: Path
+    until: float
+    dry: bool
+    words: Sequence[str]
+    results: Mapping[str, Mapping[str, Any]]
+
+
+class Stage(NamedTuple):
+    """One stage.
+
+    Attributes:
+        run: returns its figures; those of a training that is not done have `done: false`.
+        needs: seconds that it takes at least, on a GPU.
+    """
+
+    run: Callable[[Setting], dict[str, Any]]
+    needs: float
+
+
+def facts(setting: Setting) -> dict[str, Any]:
+    """What the machine is, and how fast."""
+    device = torch.device("cpu" if setting.dry else "cuda")
+    told: dict[str, Any] = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0)),
+        "speeds": speed.speeds_of(device),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        told |= {
+            "device": properties.name,
+            "capability": list(torch.cuda.get_device_capability(device)),
+            "memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "driver": _driver(),
+        }
+    return told
+
+
+def _driver() -> str | None:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+
+
+def tests(setting: Setting) -> dict[str, Any]:
+    """Run the tests that need a GPU."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_gpu.py")]
+    left = max(setting.until - monotonic(), 1.0)
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)
+    lines = (found.stdout + found.stderr).strip().splitlines()
+    if found.returncode or not re.search(r"\d+ (passed|skipped)", lines[-1]):
+        raise UserError(f"tests/test_gpu.py: {lines[-1] if lines else 'nothing was printed'}; {_failures(lines)}")
+    return {"outcome": lines[-1]}
+
+
+def _failures(lines: Sequence[str]) -> str:
+    return "; ".join(line for line in lines if line.startswith(("FAILED", "ERROR", "E  ")))[:1000]
+
+
+def _network(backbone: str, setting: Setting) -> list[str]:
+    """Words of a network, small in a dry run."""
+    small = {
+        "base": ["backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"],
+        "modular": ["backbone.network.width=16", "backbone.network.fine=8", "backbone.streams.blocks=2"],
+    }
+    small["modular"].append("backbone.streams.depth=2")
+    return [f"backbone={backbone}", *(small[backbone] if setting.dry else [])]
+
+
+def words_of(backbone: str, setting: Setting, batch: int = 256) -> tuple[str, ...]:
+    """Words of a configuration as it is trained on a GPU: full resolution, 16 bits."""
+    sizes = [f"batch={2 if setting.dry else batch}", f"resolution={'half' if setting.dry else 'full'}"]
+    where = ["device=cpu", "precision=32-true"] if setting.dry else ["device=cuda", "precision=bf16-mixed"]
+    return (*_network(backbone, setting), *sizes, *where, "task_sampling=adaptive", "step_sampling=prioritised")
+
+
+def compiled(setting: Setting, mode: str | None = None) -> tuple[str, ...]:
+    """Words that have a network compiled; in a dry run it is only traced."""
+    return ("compile=eager",) if setting.dry else ("compile=inductor", *([f"compile_mode={mode}"] if mode else []))
+
+
+def demonstrations(setting: Setting) -> dict[str, list[Episode]]:
+    """A few of each problem, at full resolution."""
+    return load(setting.data, problems_of(setting.data), MEASURED_WITH - 2 * setting.dry, "full", SPLIT)[0]
+
+
+def problems_of(data: Path) -> list[str]:
+    """Problems whose demonstrations for training a pack has."""
+    return [name.rpartition("/")[0] for name in Pack.open(data).seeds if name.endswith(f"/{SPLIT}")]
+
+
+def targets(setting: Setting) -> dict[str, Any]:
+    """The figures that have targets: training beside the original's configuration, and one action."""
+    where = ["device=cpu", "resolution=half", "agent.rotations=4"] if setting.dry else ["device=cuda"]
+    variants = {
+        "plain": Variant(words_of("base", setting)),
+        "modular": Variant(words_of("modular", setting)),
+        SMALL: Variant(words_of("base", setting, 64), steps=30),
+        ORIGINAL: Variant((*CONFIGURATIONS[ORIGINAL], *where), explained=False),
+    }
+    rows = _measured(variants, setting)
+    action = {name: speed.act(words_of(*each, setting), demonstrations(setting), 5) for name, each in _ACTING.items()}
+    return {"rows": rows, "actions": action}
+
+
+_ACTING = {"plain": ("base",), "modular": ("modular",)}
+
+
+def compare(setting: Setting, backbone: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant beside the configuration that it differs from."""
+    batch = changes.get("batch", 256)
+    words = (*words_of(backbone, setting, batch), *changes.get("words", ()))
+    if "mode" in changes:
+        words = (*words, *compiled(setting, changes["mode"]))
+    layout = changes.get("memory_format", torch.channels_last)
+    variants = {
+        "reference": Variant(words_of(backbone, setting), explained=False),
+        "variant": Variant(words, layout, changes.get("switch")),
+    }
+    return {"rows": _measured(variants, setting)}
+
+
+def _measured(variants: Mapping[str, Variant], setting: Setting) -> dict[str, dict[str, Any]]:
+    if "facts" not in setting.results:
+        raise UserError("stages that measure speed need the stage facts first: name it, or give no --stages")
+    if setting.dry:
+        variants = {name: each._replace(steps=1) for name, each in variants.items()}
+    machine = setting.results["facts"]["speeds"]
+    return speed.measure(variants, demonstrations(setting), machine, 1 if setting.dry else 3)
+
+
+def train(
+    setting: Setting, name: str, backbone: str, demos: int, seconds: float, words: Sequence[str]
+) -> dict[str, Any]:
+    """Train an agent of the pack's problems, or go on with it; stop with a checkpoint when the budget is used up.
+
+    Args:
+        setting: of the stage.
+        name: of the run.
+        backbone: `base` or `modular`.
+        demos: demonstrations of each problem.
+        seconds: of training.
+        words: options besides.
+    """
+    fewest = min(map(len, Pack.open(setting.data).seeds.values()))
+    if setting.dry:
+        demos = min(demos, fewest)
+    if fewest < demos:
+        return {"left_out": f"{setting.data.name} has {fewest} demonstrations of a problem, and this takes {demos}"}
+    started, run = monotonic(), setting.out / RUNS / name
+    chosen = (*fastest(setting, backbone), *words, *setting.words)
+    if (run / CONFIG).exists():
+        known = read_config(run)
+        steps = int(known["steps"])
+    else:
+        steps = _steps(setting, backbone, chosen, seconds)
+    minutes = max(setting.until - monotonic(), 1.0) / 60
+    problems = ",".join(problems_of(setting.data))
+    where = [f"problems=[{problems}]", f"demos={demos}", f"data='{setting.data}'", f"run='{run}'"]
+    config = compose("train", [*chosen, *where, f"steps={steps}", f"minutes={minutes}"])
+    figures = carry_out(config, config.trainer, name)
+    before = setting.results.get(f"train-{name}", {})
+    done = figures["step"] == steps
+    if done:
+        _hand_on(run, setting.out / AGENTS / name)
+    return {
+        "done": done,
+        "words": list(chosen),
+        "steps": figures["step"],
+        "of": steps,
+        "samples": figures["step"] * config.batch,
+        "seconds": before.get("seconds", 0.0) + monotonic() - started,
+        "figures": figures,
+    }
+
+
+def fastest(setting: Setting, backbone: str) -> tuple[str, ...]:
+    """Words of the fastest way to train a network of those that were measured."""
+    if "targets" not in setting.results:
+        raise UserError("stages that train need the stage targets first: name it, or give no --stages")
+    rows = setting.results["targets"]["rows"]
+    small = rows[SMALL]["samples_per_second"] >= WORTH * rows["plain"]["samples_per_second"]
+    words = words_of(backbone, setting, 64 if small else 256)
+    name = "plain" if backbone == "base" else backbone
+    gains = {
+        found["rows"]["variant"]["ratio"]: mode for mode in MODES if (found := setting.results.get(f"{name}-{mode}"))
+    }
+    if gains and max(gains) > 1:
+        mode = gains[max(gains)]
+        words = (*words, *compiled(setting, None if mode == "inductor" else mode))
+    return words
+
+
+def _steps(setting: Setting, backbone: str, words: Sequence[str], seconds: float) -> int:
+    """Steps that fill some seconds at the speed that was measured."""
+    asked = [int(word.partition("=")[2]) for word in words if word.startswith("steps=")]
+    if asked or setting.dry:
+        return asked[-1] if asked else 4
+    name, rows = "plain" if backbone == "base" else backbone, setting.results["targets"]["rows"]
+    speeds = [rows[name]["samples_per_second"]]
+    for mode in MODES:
+        measured = setting.results.get(f"{name}-{mode}", {}).get("rows")
+        speeds += [measured["variant"]["samples_per_second"]] if measured else []
+    batch = next(int(word.partition("=")[2]) for word in reversed(words) if word.startswith("batch="))
+    slower = rows[SMALL]["samples_per_second"] / rows["plain"]["samples_per_second"] if batch == 64 else 1.0
+    return max(int(0.9 * seconds * slower * max(speeds) / batch), 1)
+
+
+def _hand_on(run: Path, out: Path) -> None:
+    """The agent of a run in 16 bits, and its curves."""
+    export({"run": str(run), "out": str(out), "dtype": "bfloat16", "shard_size": None})
+    shutil.copyfile(run / METRICS, out / METRICS)
+
+
+def stages() -> Iterator[tuple[str, Stage]]:
+    """All stages by name, in the order of what they tell."""
+    yield "facts", Stage(facts, 20)
+    yield "tests", Stage(tests, 60)
+    yield "targets", Stage(targets, 60)
+    for name, backbone in (("plain", "base"), ("modular", "modular")):
+        yield f"{name}-inductor", Stage(partial(compare, backbone=backbone, changes={"mode": None}), 120)
+    yield "plain-reduce-overhead", Stage(partial(compare, backbone="base", changes={"mode": "reduce-overhead"}), 120)
+    yield _training("plain-100", "base", 100, 300)
+    yield _training("modular-100", "modular", 100, 300)
+    for name, backbone, changes in VARIANTS:
+        yield name, Stage(partial(compare, backbone=backbone, changes=changes), 120 if "mode" in changes else 30)
+    yield _training("plain-10", "base", 10, 120)
+    yield _training("plain-1", "base", 1, 60)
+    yield _training("plain-1000", "base", 1000, 300)
+    uniform = ["task_sampling=uniform", "step_sampling=uniform"]
+    yield _training("uniform-100", "base", 100, 300, uniform)
+    for agent in ("gctn_step", "gctn", "transporter"):
+        yield _training(f"{agent}-100", "base", 100, 300, [f"agent={agent}"])
+    yield _training("modular-10", "modular", 10, 120)
+
+
+VARIANTS: Sequence[tuple[str, str, dict[str, Any]]] = (
+    ("modular-one-by-one", "modular", {"switch": speed.one_by_one}),
+    ("plain-norm-16-bits", "base", {"switch": speed.sixteen_bit_norms}),
+    ("plain-contiguous", "base", {"memory_format": torch.contiguous_format}),
+    ("plain-batch-1024", "base", {"batch": 1024}),
+    ("plain-chosen-kernels", "base", {"switch": speed.chosen_kernels}),
+    ("modular-slots-1", "modular", {"switch": partial(speed.slots, 1)}),
+    ("modular-slots-32", "modular", {"switch": partial(speed.slots, 32)}),
+    ("modular-norm-16-bits", "modular", {"switch": speed.sixteen_bit_norms}),
+    ("modular-reduce-overhead", "modular", {"mode": "reduce-overhead"}),
+    ("plain-contiguous-inductor", "base", {"memory_format": torch.contiguous_format, "mode": None}),
+    ("plain-tf32", "base", {"words": ("precision=32-true",)}),
+    ("plain-32-bits", "base", {"words": ("precision=32-true", "tf32=false")}),
+    ("plain-batch-128", "base", {"batch": 128}),
+    ("plain-batch-512", "base", {"batch": 512}),
+    ("modular-contiguous", "modular", {"memory_format": torch.contiguous_format}),
+    ("modular-batch-64", "modular", {"batch": 64}),
+    ("modular-batch-1024", "modular", {"batch": 1024}),
+)
+"""What is compared with the plain and the modular configuration: batch 256, channels last, 16 bits, not compiled."""
+
+
+def _training(name: str, backbone: str, demos: int, seconds: float, words: Sequence[str] = ()) -> tuple[str, Stage]:
+    options = {"name": name, "backbone": backbone, "demos": demos, "seconds": seconds, "words": words}
+    return f"train-{name}", Stage(partial(train, **options), 40)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Figures of each stage that a folder has."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
