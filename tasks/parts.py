@@ -1,7 +1,8 @@
 """The parts that placing hands out, and a user's own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,16 @@ class Part:
 
 
 def _made(name: str, shape: Shape, radius: float, period_degrees: float, grasp: tuple[float, float] = (0, 0)) -> Part:
-    def add(world: World, body: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add(body, shape.painted(color), pose, mass)
+    return Part(name, radius, HEIGHT, np.deg2rad(period_degrees), grasp, partial(_add_shape, shape))
 
-    return Part(name, radius, HEIGHT, np.deg2rad(period_degrees), grasp, add)
+
+# Functions of the module rather than closures, so that an environment can be pickled.
+def _add_shape(shape: Shape, world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
+    return world.add(name, shape.painted(color), pose, mass)
+
+
+def _add_mesh(mesh: MeshFile, world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
+    return world.add(name, replace(mesh, color=color).shape(), pose, mass)
 
 
 def _polygon(sides: int, radius: float) -> Shape:
@@ -115,12 +122,8 @@ def part(description: str | Mapping[str, Any]) -> Part:
 
 
 def _mesh_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:
-    extents = MeshFile(path, scale, _GREY).load().extents
-
-    def add(world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add(name, MeshFile(path, scale, color).shape(), pose, mass)
-
-    return add, extents
+    mesh = MeshFile(path, scale, _GREY)
+    return partial(_add_mesh, mesh), mesh.load().extents
 
 
 def _urdf_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:

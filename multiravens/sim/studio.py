@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, Array, quaternion_yaw, wrap_angle
 from multiravens.sim.arm import BASE, Arm
+from multiravens.sim.connection import connect
 from multiravens.sim.lamp import AMBIENT, DIFFUSE, TOWARDS, Lamp, Map
 from multiravens.sim.motion import HOME, ArmMotion, Motion
 from multiravens.sim.world import World
@@ -23,6 +24,8 @@ View = tuple[Image, Map]
 
 SUPERSAMPLING = 1.5
 """Pictures are drawn this much larger and reduced, which smooths edges."""
+REST = (0.3, -0.42, 0.1)
+"""The shown tip before and after a run of a floating gripper [m]."""
 _NEAR, _FAR = 0.5, 3.5  # clipping distances [m]
 
 _TABLE = ((-0.34, 0.86), (-0.78, 0.78))  # extent of the table along x and y [m]
@@ -64,7 +67,7 @@ class Studio:
 
     def __init__(self, size: tuple[int, int] = (560, 720), lens: Lens = WHOLE) -> None:
         self.size = size
-        self._client = pybullet.connect(pybullet.DIRECT)
+        self._client, self._disconnect = connect(self)
         self._arm = Arm(self._client)
         self._camera = _Camera((round(size[0] * SUPERSAMPLING), round(size[1] * SUPERSAMPLING)), lens)
         self._lamp = Lamp()
@@ -79,10 +82,8 @@ class Studio:
         self.place(np.array(HOME), 0.0)
 
     def close(self) -> None:
-        """Disconnect the studio's client; further calls do nothing."""
-        if self._client >= 0:
-            pybullet.disconnect(self._client)
-            self._client = -1
+        """Disconnect the studio's client, as happens by itself when nothing uses it; further calls do nothing."""
+        self._disconnect()
 
     def follow(self, motion: Motion) -> None:
         """Bring the shown arm to where a motion's tip is."""
@@ -92,6 +93,13 @@ class Studio:
             self._arm.set_joints(motion.arm.joints())
         else:
             self.place(tip.position, quaternion_yaw(tip.quaternion))
+
+    def rest(self, motion: Motion) -> None:
+        """Show the arm where it waits: a real one where it is, one that follows a floating gripper out of the way."""
+        if isinstance(motion, ArmMotion):
+            self.follow(motion)
+        else:
+            self.place(np.array(REST), 0.0)
 
     def place(self, position: Array, yaw: float) -> None:
         """Bring the shown arm's tip to a position (3,) [m] and yaw [rad]; out of reach, it stays where it was."""

@@ -1,6 +1,5 @@
 """One Bullet simulation: a table, the bodies on it, and simulated time."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from multiravens.errors import UserError
 from multiravens.geometry import Array, Pose, transform
+from multiravens.sim.connection import connect
 from multiravens.sim.shapes import Shape
 
 TICK = 1 / 240
@@ -69,13 +69,11 @@ class World:
         gui: open Bullet's viewer instead of simulating without a window.
 
     Raises:
-        UserError: a viewer is asked for where there is no display.
+        UserError: a viewer is asked for and cannot be opened.
     """
 
     def __init__(self, gui: bool = False) -> None:
-        if gui and not os.environ.get("DISPLAY"):
-            raise UserError("gui=true needs a display and DISPLAY is not set; use gui=false and `render` for a video")
-        self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        self.client, self._disconnect = connect(self, gui)
         if gui:
             # The workspace from the front, without the panels that would cover it.
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, physicsClientId=self.client)
@@ -89,10 +87,13 @@ class World:
         self.reset()
 
     def close(self) -> None:
-        """Disconnect from Bullet; further calls do nothing."""
-        if self.client >= 0:
-            pybullet.disconnect(self.client)
-            self.client = -1
+        """Disconnect from Bullet, as happens by itself when nothing uses the world; further calls do nothing."""
+        self._disconnect()
+        self.client = -1
+
+    def __reduce__(self) -> tuple[type["World"], tuple[()]]:
+        """Make a copy or a pickle an empty world of its own, without a viewer: Bullet's bodies cannot be copied."""
+        return World, ()
 
     def reset(self) -> None:
         """Empty the world: only the table is left."""
