@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
+from multiravens.paths import user_path
 from multiravens.values import UNSET, check_types, option_names, plain_value
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -123,7 +124,7 @@ def search_path(config_dirs: str | Path | Iterable[str | Path] | None = ()) -> l
     if config_dirs is None:
         return [CONFIGS, *_of_the_command]
     named = [config_dirs] if isinstance(config_dirs, str | Path) else config_dirs
-    folders = [Path(folder).absolute() for folder in named]
+    folders = [user_path(folder).absolute() for folder in named]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--config-dir {quote(str(folder))}: there is no such folder")

@@ -13,6 +13,7 @@ from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, unknown
+from multiravens.paths import user_path
 from multiravens.pictures import contact_sheet, png
 from multiravens.progress import show_progress
 from multiravens.registration import PROBLEMS
@@ -129,7 +130,7 @@ def render_problems(config: DictConfig) -> None:
 
 def _checked_out(config: DictConfig, suffixes: Sequence[str]) -> Path:
     """The file to write, after checking what can be checked before any work."""
-    out = Path(config.out)
+    out = user_path(str(config.out))
     if out.suffix.lower() not in suffixes:
         raise unknown(f"suffix of out={config.out}", out.suffix, suffixes)
     if config.seed < 0:

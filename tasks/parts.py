@@ -1,6 +1,7 @@
 """The parts that placing hands out, and a user's own."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.geometry import Pose
+from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt
+from multiravens.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
-from multiravens.sim.world import World
+from multiravens.sim.world import IDENTITY, World
 
 HEIGHT = 0.02  # [m] of every part of the library
 _GREY: RGB = (0.5, 0.5, 0.5)
+Add = Callable[[World, str, Pose, RGB, float], int]
+"""Puts a part into a world: (world, name, pose, colour, mass) to Bullet's identifier."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Part:
     height: float
     period: float
     grasp: tuple[float, float]
-    add: Callable[[World, str, Pose, RGB, float], int]
+    add: Add
 
 
 def _made(name: str, shape: Shape, radius: float, period_degrees: float, grasp: tuple[float, float] = (0, 0)) -> Part:
@@ -82,6 +86,10 @@ LIBRARY = {
 }
 """Shapes that differ from one another by outline alone, each about 5 cm wide."""
 
+_UPRIGHT, _MOST_TURNS = np.deg2rad(2), 4
+"""A URDF that tips no further stands as it is; others are put down so many times, the way that they came to lie."""
+_MOST_TILT, _MOST_SHIFT = np.deg2rad(8), 0.01
+"""A part that tips further, or moves further [m], when it is put down does not stand."""
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "grasp")
 
 
@@ -107,7 +115,7 @@ def part(description: str | Mapping[str, Any]) -> Part:
             raise unknown("key of a part", str(key), _KEYS)
     if ("mesh" in description) == ("urdf" in description):
         raise UserError("a part of your own needs one of mesh: PATH or urdf: PATH")
-    path = Path(str(description.get("mesh", description.get("urdf"))))
+    path = user_path(str(description.get("mesh", description.get("urdf"))))
     scale = float(description.get("scale", 1.0))
     add, extents = _mesh_part(path, scale) if "mesh" in description else _urdf_part(path, scale)
     radius, height = float(np.linalg.norm(extents[:2]) / 2), float(extents[2])
@@ -117,24 +125,79 @@ def part(description: str | Mapping[str, Any]) -> Part:
             "9 cm across and up to 8 cm high: set scale (metres a unit of the file)"
         )
     x, y = (float(value) for value in description.get("grasp", (0.0, 0.0)))
+    _check_stands(add, path, (x, y))
     symmetry = np.deg2rad(float(description.get("symmetry", 360)))
     return Part(str(description.get("name", path.stem)), radius, height, float(symmetry), (x, y), add)
 
 
-def _mesh_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:
+def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
     mesh = MeshFile(path, scale, _GREY)
     return partial(_add_mesh, mesh), mesh.load().extents
 
 
-def _urdf_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:
-    world = World()
-    try:
-        body = world.add_urdf("part", path, Pose(np.zeros(3), np.array([0, 0, 0, 1.0])), scale)
-        extents = np.ptp(world.bounds(body), axis=0)
-    finally:
-        world.close()
+def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
+    # Published models have their origin anywhere, and not all of them stand as they are in the file: a part's frame is
+    # under the middle of the body as it comes to rest on a table.
+    turned = IDENTITY
+    for _ in range(_MOST_TURNS):
+        lying = _put_down(partial(_add_urdf, path, scale, invert(turned)))[0]
+        if tilt(lying.quaternion) < _UPRIGHT:
+            break
+        further = multiply(planar_pose((0.0, 0.0), yaw=-quaternion_yaw(lying.quaternion)), lying)
+        turned = Pose(turned.position, multiply(further, turned).quaternion)
+    with closing(World()) as world:
+        body = _add_urdf(path, scale, invert(turned), world, "part", planar_pose((0.0, 0.0)), _GREY, 0.0)
+        lower, upper = world.bounds(body)
+    middle = np.array([*(lower + upper)[:2] / 2, lower[2]])
+    frame = multiply(invert(turned), Pose(middle, IDENTITY.quaternion))
+    # Bullet's bounding boxes are too large, of turned bodies by up to a centimetre: by so much it sinks.
+    sunk = float(_put_down(partial(_add_urdf, path, scale, frame))[0].position[2])
+    margin = np.array([0, 0, max(-sunk, 0.0)])
+    frame = multiply(invert(turned), Pose(middle + margin, IDENTITY.quaternion))
+    return partial(_add_urdf, path, scale, frame), upper - lower - margin
 
-    def add(world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add_urdf(name, path, pose, scale)
 
-    return add, extents
+def _add_urdf(
+    path: Path, scale: float, frame: Pose, world: World, name: str, pose: Pose, color: RGB, mass: float
+) -> int:
+    return world.add_urdf(name, path, pose, scale, frame)
+
+
+def _put_down(add: Add, grasp: tuple[float, float] = (0.0, 0.0)) -> tuple[Pose, bool]:
+    """Put a part on a table, where it falls as it likes.
+
+    Args:
+        add: puts it anywhere above or in the table.
+        grasp: (x, y) in its own frame [m].
+
+    Returns:
+        Its pose at rest, from the spot where it was put, and whether any of it was above or below the grasp at first.
+    """
+    with closing(World()) as world:
+        start = planar_pose((0.5, 0.0))
+        body = add(world, "part", start, _GREY, 0.1)
+        world.move(body, Pose(start.position - [0, 0, world.bounds(body)[0, 2]], start.quaternion))
+        held = bool(world.surface([[*(start.position[:2] + grasp), 0.5]])[0] > 0)
+        world.settle()
+        pose = world.pose(body)
+        return Pose(pose.position - start.position, pose.quaternion), held
+
+
+def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
+    """Refuse a part that no plate could hold or no tip pick.
+
+    Raises:
+        UserError: it does not stand, or nothing is at its grasp.
+    """
+    pose, held = _put_down(add, grasp)
+    if not held:
+        raise UserError(
+            f"grasp: nothing of {str(path)!r} is at {list(grasp)}; give [x, y] of a flat spot of its top, in metres "
+            "from its middle"
+        )
+    moved, tipped = float(np.linalg.norm(pose.position[:2])), tilt(pose.quaternion)
+    if tipped > _MOST_TILT or moved > _MOST_SHIFT:
+        raise UserError(
+            f"{str(path)!r} does not stand: put on a table, it tips by {np.rad2deg(tipped):.0f} degrees and moves by "
+            f"{1000 * moved:.0f} mm; turn it in its file so that a flat side is below"
+        )

@@ -8,8 +8,8 @@ import numpy as np
 import pybullet
 from numpy.typing import ArrayLike
 
-from multiravens.errors import UserError
-from multiravens.geometry import Array, Pose, transform
+from multiravens.geometry import Array, Pose, invert, multiply, transform
+from multiravens.sim import urdf
 from multiravens.sim.connection import connect
 from multiravens.sim.shapes import Shape
 
@@ -23,6 +23,7 @@ STILL = 0.005
 """A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
 BEAD_STILLNESS = 2
 """Beads must be this many times slower before they sleep: at 5 mm/s a heap of them may still be toppling."""
+IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
 MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
 
@@ -35,12 +36,14 @@ class Body:
         name: unique within the episode, such as `placing/part 0`.
         kind: `static`, `rigid` or `bead`.
         centre: (3,) centre of mass in the shape's frame [m]; Bullet's own poses are those of this point.
+        turned: (4,) quaternion xyzw of the axes that Bullet's poses are of, in the shape's frame; None for the same.
     """
 
     id: int
     name: str
     kind: str
     centre: Array
+    turned: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -166,27 +169,23 @@ class World:
         body = shape.create(self.client, mass, [position], pose.quaternion)[0]
         return self._register(Body(body, name, kind or ("rigid" if mass > 0 else "static"), centre), dynamics)
 
-    def add_urdf(self, name: str, path: Path, pose: Pose, scale: float = 1.0) -> int:
-        """Put a user's URDF body into the world, its base frame at a pose.
+    def add_urdf(self, name: str, path: Path, pose: Pose, scale: float = 1.0, frame: Pose = IDENTITY) -> int:
+        """Put a user's URDF body into the world.
+
+        Args:
+            name: unique name.
+            path: of the file.
+            pose: of the body's frame in the world.
+            scale: of all lengths in the file.
+            frame: the body's frame in the file's, after scaling.
 
         Raises:
-            UserError: the file is missing, or Bullet cannot load it.
+            UserError: the file is missing, Bullet cannot load it, or the body cannot be moved as a whole.
         """
-        if not path.is_file():
-            raise UserError(f"no URDF file {str(path)!r}; give a path that exists, relative ones start here")
-        try:
-            body = pybullet.loadURDF(
-                str(path),
-                list(pose.position),
-                list(pose.quaternion),
-                globalScaling=scale,
-                flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES,
-                physicsClientId=self.client,
-            )
-        except pybullet.error as error:
-            raise UserError(f"{str(path)!r} cannot be loaded as a URDF ({error}); try it in Bullet's viewer") from error
-        centre = np.array(pybullet.getDynamicsInfo(body, -1, physicsClientId=self.client)[3])
-        return self._register(Body(body, name, "rigid", centre), {})
+        body, centre = urdf.load(self.client, path, scale, multiply(pose, invert(frame)))
+        local = multiply(invert(frame), centre)
+        turned = None if np.allclose(local.quaternion, IDENTITY.quaternion) else local.quaternion
+        return self._register(Body(body, name, "rigid", local.position, turned), {})
 
     def add_chain(
         self, name: str, shape: Shape, positions: Array, mass: float, closed: bool, **dynamics: float
@@ -263,7 +262,9 @@ class World:
     def pose(self, body: int) -> Pose:
         """World pose of a body's shape frame."""
         position, quaternion = pybullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
-        centred = Pose(np.array(position), np.array(quaternion))
+        centred, turned = Pose(np.array(position), np.array(quaternion)), self.bodies[body].turned
+        if turned is not None:
+            return multiply(centred, invert(Pose(self.bodies[body].centre, turned)))
         return Pose(transform(centred, -self.bodies[body].centre[None])[0], centred.quaternion)
 
     def positions(self, bodies: Sequence[int]) -> Array:
@@ -348,10 +349,10 @@ class World:
     def move(self, body: int, pose: Pose) -> None:
         """Put a body at a pose [m] at rest, as a hand would (used by initial states and tests)."""
         self.wake()
-        position = transform(pose, self.bodies[body].centre[None])[0]
-        pybullet.resetBasePositionAndOrientation(
-            body, list(position), list(pose.quaternion), physicsClientId=self.client
-        )
+        centre, turned = self.bodies[body].centre, self.bodies[body].turned
+        quaternion = pose.quaternion if turned is None else multiply(pose, Pose(centre, turned)).quaternion
+        position = transform(pose, centre[None])[0]
+        pybullet.resetBasePositionAndOrientation(body, list(position), list(quaternion), physicsClientId=self.client)
         pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
 
     def strand(self, body: int, reach: int = 3) -> set[int]:
