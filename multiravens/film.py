@@ -12,7 +12,7 @@ from multiravens.pictures import PAPER, Image, contact_sheet
 from multiravens.sim.motion import ArmMotion
 from multiravens.sim.studio import REST, Studio
 from multiravens.sim.world import TICK, World
-from multiravens.video import Board, Goals, Status, Video
+from multiravens.video import VIEW, Board, Goals, Status, Video
 
 _ARM_SPEED = 0.8  # of the shown arm on its way to a pick [m a shown second]
 _TELEPORT = 0.03  # a tip that moves this far [m] in a tick was put there
@@ -33,10 +33,19 @@ class Film:
         video: takes the frames.
         fps: frames a shown second.
         speed: simulated seconds a shown second.
+        view: height and width of the studio's pictures.
     """
 
-    def __init__(self, env: PickPlaceEnv, studio: Studio, video: Video, fps: int, speed: float) -> None:
-        self.env, self.studio, self.video, self.fps = env, studio, video, fps
+    def __init__(
+        self,
+        env: PickPlaceEnv,
+        studio: Studio,
+        video: Video,
+        fps: int,
+        speed: float,
+        view: tuple[int, int] = VIEW,
+    ) -> None:
+        self.env, self.studio, self.video, self.fps, self.view = env, studio, video, fps, view
         self._every = speed / TICK / fps  # ticks a frame, not always whole
         self._due = 0.0
         self._tip: Array = np.array(REST)
@@ -62,7 +71,7 @@ class Film:
             actor: who acts, for the title.
         """
         title = f"{demonstration.problem}, seed {demonstration.seed}" + (f", {actor}" if actor else "")
-        board = self._board = Board(title, goals or goals_of(demonstration))
+        board = self._board = Board(title, goals or goals_of(demonstration), self.view)
         steps = len(demonstration.rewards)
         self.env.reset(seed=demonstration.seed)
         self.studio.rest(self.env.motion)

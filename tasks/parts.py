@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt
+from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
 from multiravens.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import IDENTITY, World
@@ -86,6 +86,7 @@ LIBRARY = {
 }
 """Shapes that differ from one another by outline alone, each about 5 cm wide."""
 
+_GRID = 0.001  # [m] between the points at which a part is measured
 _UPRIGHT, _MOST_TURNS = np.deg2rad(2), 4
 """A URDF that tips no further stands as it is; others are put down so many times, the way that they came to lie."""
 _MOST_TILT, _MOST_SHIFT = np.deg2rad(8), 0.01
@@ -140,21 +141,17 @@ def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
     # under the middle of the body as it comes to rest on a table.
     turned = IDENTITY
     for _ in range(_MOST_TURNS):
-        lying = _put_down(partial(_add_urdf, path, scale, invert(turned)))[0]
+        lying, top = _put_down(partial(_add_urdf, path, scale, invert(turned)))
         if tilt(lying.quaternion) < _UPRIGHT:
             break
         further = multiply(planar_pose((0.0, 0.0), yaw=-quaternion_yaw(lying.quaternion)), lying)
         turned = Pose(turned.position, multiply(further, turned).quaternion)
-    with closing(World()) as world:
-        body = _add_urdf(path, scale, invert(turned), world, "part", planar_pose((0.0, 0.0)), _GREY, 0.0)
-        lower, upper = world.bounds(body)
-    middle = np.array([*(lower + upper)[:2] / 2, lower[2]])
-    frame = multiply(invert(turned), Pose(middle, IDENTITY.quaternion))
-    # Bullet's bounding boxes are too large, of turned bodies by up to a centimetre: by so much it sinks.
-    sunk = float(_put_down(partial(_add_urdf, path, scale, frame))[0].position[2])
-    margin = np.array([0, 0, max(-sunk, 0.0)])
-    frame = multiply(invert(turned), Pose(middle + margin, IDENTITY.quaternion))
-    return partial(_add_urdf, path, scale, frame), upper - lower - margin
+    if not len(top):
+        raise UserError(f"urdf: {str(path)!r} has no surface that can be held: give its link a solid <collision>")
+    lower, upper = top.min(0), top.max(0)
+    middle = Pose(np.array([*(lower + upper)[:2] / 2, 0.0]), IDENTITY.quaternion)
+    place = multiply(invert(Pose(lying.position, IDENTITY.quaternion)), middle)
+    return partial(_add_urdf, path, scale, multiply(invert(turned), place)), np.array([*(upper - lower)[:2], upper[2]])
 
 
 def _add_urdf(
@@ -163,24 +160,23 @@ def _add_urdf(
     return world.add_urdf(name, path, pose, scale, frame)
 
 
-def _put_down(add: Add, grasp: tuple[float, float] = (0.0, 0.0)) -> tuple[Pose, bool]:
+def _put_down(add: Add) -> tuple[Pose, np.ndarray]:
     """Put a part on a table, where it falls as it likes.
 
     Args:
         add: puts it anywhere above or in the table.
-        grasp: (x, y) in its own frame [m].
 
     Returns:
-        Its pose at rest, from the spot where it was put, and whether any of it was above or below the grasp at first.
+        Its pose at rest, and points (N, 3) of it that are seen from above, `_GRID` apart in x and y, both from the spot
+        where it was put [m].
     """
     with closing(World()) as world:
         start = planar_pose((0.5, 0.0))
         body = add(world, "part", start, _GREY, 0.1)
         world.move(body, Pose(start.position - [0, 0, world.bounds(body)[0, 2]], start.quaternion))
-        held = bool(world.surface([[*(start.position[:2] + grasp), 0.5]])[0] > 0)
         world.settle()
         pose = world.pose(body)
-        return Pose(pose.position - start.position, pose.quaternion), held
+        return Pose(pose.position - start.position, pose.quaternion), world.seen_above(body, _GRID) - start.position
 
 
 def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
@@ -189,8 +185,9 @@ def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
     Raises:
         UserError: it does not stand, or nothing is at its grasp.
     """
-    pose, held = _put_down(add, grasp)
-    if not held:
+    pose, top = _put_down(add)
+    spot = transform(pose, [[*grasp, 0.0]])[0, :2]
+    if np.linalg.norm(top[:, :2] - spot, axis=1).min(initial=np.inf) > _GRID:
         raise UserError(
             f"grasp: nothing of {str(path)!r} is at {list(grasp)}; give [x, y] of a flat spot of its top, in metres "
             "from its middle"

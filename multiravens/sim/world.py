@@ -336,6 +336,20 @@ class World:
             left = np.array(again)
         return heights
 
+    def seen_above(self, body: int, spacing: float) -> Array:
+        """Points (N, 3) [m] of a body that are seen from above, so far apart in x and y, or further if it is large."""
+        lower, upper = self.bounds(body)
+        sides = np.maximum(upper - lower, 1e-6)[:2]
+        spacing = max(spacing, float(np.sqrt(sides.prod() / 16_000)))
+        axes = [np.arange(low, high + spacing, spacing) for low, high in zip(lower[:2], upper[:2], strict=True)]
+        grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)[:16_000]
+        starts, ends = (
+            np.c_[grid, np.full(len(grid), upper[2] + 0.01)],
+            np.c_[grid, np.full(len(grid), lower[2] - 0.01)],
+        )
+        hits = pybullet.rayTestBatch(starts.tolist(), ends.tolist(), physicsClientId=self.client)
+        return np.array([hit[3] for hit in hits if hit[0] == body]).reshape(-1, 3)
+
     def touching(self, body: int, link: int = -1) -> list[tuple[int, Array, float]]:
         """Bodies in contact with a body: their identifiers, contact points (3,) [m] and distances [m]."""
         contacts = pybullet.getContactPoints(bodyA=body, linkIndexA=link, physicsClientId=self.client)
