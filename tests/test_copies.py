@@ -12,7 +12,7 @@ import numpy as np
 import pybullet
 import pytest
 
-from multiravens.envs import PickPlaceEnv, demonstrate, goal_sequence, make
+from multiravens.envs import PROBLEMS, PickPlaceEnv, demonstrate, goal_sequence, make
 from multiravens.errors import UserError
 from multiravens.geometry import planar_pose
 from multiravens.registration import environment_id
@@ -75,6 +75,23 @@ def test_copies_and_states_go_on_to_the_same_bytes(problem: str, choices: dict[s
     env.set_state(as_npz(state))
     assert [act(env), act(env)] == expected
     env.close()
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_every_registered_environment_is_copied_restored_and_closed(problem: str) -> None:
+    wrapped = gymnasium.make(environment_id(problem))
+    wrapped.reset(seed=5)
+    env: Any = wrapped.unwrapped
+    twin, state = copy.deepcopy(env), as_json(env.get_state())
+    expected = act(env)
+    assert act(twin) == expected
+    twin.set_state(state)
+    assert act(twin) == expected
+    for each in (wrapped, twin):
+        each.close()
+    for call in (env.expert, env.get_state, lambda: twin.step({}), twin.render):
+        with pytest.raises(gymnasium.error.ClosedEnvironmentError):
+            call()
 
 
 def test_a_state_of_the_start_and_of_the_end_are_restored() -> None:

@@ -168,8 +168,8 @@ def test_the_viewer_opens_where_there_is_a_display(monkeypatch: pytest.MonkeyPat
         return direct(pybullet.DIRECT)
 
     monkeypatch.setattr("multiravens.sim.connection.pybullet.connect", connect)
-    monkeypatch.setattr("multiravens.sim.connection.display_fault", lambda: "")
-    monkeypatch.setattr("multiravens.envs.environment.display_fault", lambda: "")
+    monkeypatch.setattr("multiravens.sim.connection._display_fault", lambda name: "")
+    monkeypatch.setattr("multiravens.envs.environment.has_display", lambda: True)
     monkeypatch.setattr("multiravens.sim.connection._viewer_fault", lambda name: "")
     for choices in ({"render_mode": "human"}, {"gui": True}):
         env = make("placing", **choices)

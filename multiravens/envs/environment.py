@@ -17,7 +17,7 @@ from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
 from multiravens.heightmap import at_resolution
 from multiravens.sim.cameras import Camera
-from multiravens.sim.connection import display_fault
+from multiravens.sim.connection import has_display
 from multiravens.sim.motion import Motion
 from multiravens.sim.studio import Studio
 from multiravens.sim.world import World
@@ -74,7 +74,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             raise unknown("render mode", str(render_mode), RENDER_MODES)
         self.problem, self.camera, self.motion, self.resolution = problem, camera, motion, resolution
         self.render_mode = render_mode
-        if display_fault():
+        if not has_display():
             self.metadata = {**self.metadata, "render_modes": ["rgb_array"]}
         self.world = World(gui=render_mode == "human")
         self._studio: Studio | None = None

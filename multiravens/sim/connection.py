@@ -18,8 +18,9 @@ _CLOSE = "close environments that are done with"
 _X11_PORT = 6000
 _PATIENCE = 3.0  # for another machine's display to answer [s]
 _OPENED = "the viewer opened"
-_PROBE = f"import pybullet; pybullet.disconnect(pybullet.connect(pybullet.GUI)); print({_OPENED!r})"
+_PROBE = f"import os, pybullet; pybullet.connect(pybullet.GUI); os.write(1, {_OPENED.encode()!r}); os._exit(0)"
 _PROBE_LIMIT = 20.0  # for a viewer to open [s]
+_opened: set[str] = set()  # displays that a viewer has opened on
 
 
 def connect(owner: object, gui: bool = False) -> tuple[int, weakref.finalize]:
@@ -35,7 +36,8 @@ def connect(owner: object, gui: bool = False) -> tuple[int, weakref.finalize]:
     Raises:
         UserError: a viewer is asked for and cannot be opened, or Bullet takes no more clients.
     """
-    if gui and (fault := display_fault() or _viewer_fault(os.environ.get("DISPLAY", ""))):
+    display = os.environ.get("DISPLAY", "")
+    if gui and (fault := _display_fault(display) or _viewer_fault(display)):
         raise UserError(f"the viewer cannot be opened ({fault}): {_REMEDY}")
     try:
         client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
@@ -55,11 +57,21 @@ def _disconnect(client: int) -> None:
         pybullet.disconnect(client)
 
 
-def display_fault() -> str:
+def has_display() -> bool:
+    """True where a viewer could be opened, as far as can be told without opening a window."""
+    return _had_display(os.environ.get("DISPLAY", ""))
+
+
+@cache
+def _had_display(name: str) -> bool:
+    """What was found for a DISPLAY the first time: another machine's may take seconds to answer."""
+    return not _display_fault(name)
+
+
+def _display_fault(name: str) -> str:
     """Reason why there is no display, as far as can be told without opening a window; empty where there is one."""
     if not sys.platform.startswith("linux"):
         return ""
-    name = os.environ.get("DISPLAY", "")
     if not name:
         return "DISPLAY is not set"
     return "" if _answers(name) else f"DISPLAY={quote(name)} does not answer"
@@ -89,16 +101,18 @@ def _reaches(family: socket.AddressFamily, address: str | tuple[str, int]) -> bo
     return True
 
 
-@cache
 def _viewer_fault(name: str) -> str:
     """Reason why Bullet's viewer does not open on a display; empty where it does.
 
     Bullet ends the process when it gets no window, so a process of its own tries first.
     """
+    if name in _opened:
+        return ""
     environment = {**os.environ, "PYTHONPATH": str(Path(pybullet.__file__).parent)}
     command = [sys.executable, "-c", _PROBE]
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(command, capture_output=True, timeout=_PROBE_LIMIT, env=environment, check=False)
         if _OPENED.encode() in done.stdout:
+            _opened.add(name)
             return ""
     return f"Bullet's viewer does not open on DISPLAY={quote(name)}"
