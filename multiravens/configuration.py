@@ -186,11 +186,11 @@ def _changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
 
 def _choices(values: Mapping[str, Any], config_dirs: str | Path | Iterable[str | Path] | None) -> list[str]:
     """Returns the overrides that choose groups' files, out of values from Python."""
-    words = []
+    words, roots = [], search_path(config_dirs)
     for key, value in values.items():
-        if key in groups(search_path(config_dirs)) and not isinstance(value, Mapping):
+        if key in groups(roots) and not isinstance(value, Mapping):
             if not (value is None or isinstance(value, str)):
-                raise UserError(f"{key}={quote(value)}: give one name, out of {', '.join(options([CONFIGS], key))}")
+                raise UserError(f"{key}={quote(value)}: give one name, out of {', '.join(options(roots, key))}")
             words.append(f"{key}={'null' if value is None else value}")
     return words
 

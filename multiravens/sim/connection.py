@@ -42,7 +42,7 @@ def connect(owner: object, gui: bool = False) -> tuple[int, weakref.finalize]:
     try:
         client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
     except pybullet.error as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(". ")[0]
         remedy = f"the viewer cannot be opened ({reason}): {_REMEDY}" if gui else f"{reason}: {_CLOSE}"
         raise UserError(remedy) from error
     if client < 0:
