@@ -11,6 +11,9 @@ from multiravens.geometry import Pose
 HEAVIEST = 1.5
 """Most mass [kg] of a part: the floating tip holds 50 N, and 2 kg swung too far when it stopped."""
 
+LIGHTEST = 0.02
+"""Least mass [kg] that a smaller scale leaves: files in millimetres have masses in kilograms all the same."""
+
 
 def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
     """Put a URDF's body into a client.
@@ -18,7 +21,7 @@ def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
     Args:
         client: Bullet's.
         path: of the file.
-        scale: of all lengths.
+        scale: of all lengths; below 1, the mass shrinks with the volume, down to `LIGHTEST`.
         pose: world pose of the file's own frame.
 
     Returns:
@@ -41,6 +44,10 @@ def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
     except pybullet.error as error:
         raise UserError(f"{str(path)!r} cannot be loaded as a URDF ({error}); try it in Bullet's viewer") from error
     mass, *_, position, quaternion = pybullet.getDynamicsInfo(body, -1, physicsClientId=client)[:5]
+    if scale < 1 and mass > LIGHTEST:
+        # Bullet shrinks lengths alone; of the same density, a half-size mug weighs an eighth.
+        mass = max(mass * scale**3, LIGHTEST)
+        pybullet.changeDynamics(body, -1, mass=mass, physicsClientId=client)
     joints = pybullet.getNumJoints(body, physicsClientId=client)
     solid = pybullet.getCollisionShapeData(body, -1, physicsClientId=client)
     reason = _fault(float(mass), int(joints), bool(solid))
