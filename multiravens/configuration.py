@@ -5,6 +5,7 @@ type their default has, and constructors' parameters checked before anything is 
 """
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,9 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.values import UNSET, check_types, flatten, option_names
+from multiravens.paths import user_path
+from multiravens.values import UNSET, check_types, option_names, plain_value
 
 CONFIGS = Path(__file__).parent / "configs"
+_LOCK = threading.RLock()
+"""Held while hydra composes: its state, and its parser's, are the process's own and no thread's."""
 _of_the_command: list[Path] = []
 BASE_PROBLEM = "composed"  # configs/problem/composed.yaml, which every other problem extends
 
@@ -39,6 +43,7 @@ def compose(
     config_name: str = "environment",
     overrides: Sequence[str] = (),
     config_dirs: str | Path | Iterable[str | Path] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> DictConfig:
     """Composes one configuration from the YAML files and a user's overrides.
 
@@ -46,6 +51,8 @@ def compose(
         config_name: A file at the top of `configs/`, without its suffix.
         overrides: Hydra overrides, such as `problem=placing-chaining` or `problem.modules.placing.parts=5`.
         config_dirs: A folder, or more, laid out like `configs/` and searched after it; None for those of `look_in`.
+        values: Options as Python has them, set after the overrides: a name for a group, otherwise numbers, texts,
+            paths, arrays, None, and lists and dictionaries of them.
 
     Returns:
         The configuration with every interpolation resolved. A hydra application that is running keeps its state.
@@ -53,6 +60,17 @@ def compose(
     Raises:
         UserError: An override, a name, a type or a YAML file is wrong.
     """
+    with _LOCK:
+        config = _composed(config_name, [*overrides, *_choices(values or {}, config_dirs)], config_dirs)
+        for key, value in (values or {}).items():
+            if key not in groups(search_path(config_dirs)) or isinstance(value, Mapping):
+                _set(config, key, plain_value(value, key))
+        return config
+
+
+def _composed(
+    config_name: str, overrides: Sequence[str], config_dirs: str | Path | Iterable[str | Path] | None
+) -> DictConfig:
     roots = search_path(config_dirs)
     if config_name not in options(roots, ""):
         raise unknown("configuration", config_name, options(roots, ""))
@@ -62,7 +80,8 @@ def compose(
         if override.key_or_group in plain:
             plainly.append(override)
         elif _is_selection(override, roots):
-            chosen[override.get_key_element()] = _selected(override, roots)
+            optional = _is_optional(override.key_or_group, config_name, roots)
+            chosen[override.get_key_element()] = _selected(override, roots, optional)
         else:
             values.append(override)
     selections = [text for texts in chosen.values() for text in texts]
@@ -105,7 +124,7 @@ def search_path(config_dirs: str | Path | Iterable[str | Path] | None = ()) -> l
     if config_dirs is None:
         return [CONFIGS, *_of_the_command]
     named = [config_dirs] if isinstance(config_dirs, str | Path) else config_dirs
-    folders = [Path(folder).absolute() for folder in named]
+    folders = [user_path(folder).absolute() for folder in named]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--config-dir {quote(str(folder))}: there is no such folder")
@@ -141,6 +160,11 @@ def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
     Raises:
         UserError: An override, a name or a type is wrong.
     """
+    with _LOCK:
+        return _changed(settings, overrides)
+
+
+def _changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     out = OmegaConf.create(dict(settings))
     values = []
     for text in overrides:
@@ -154,15 +178,37 @@ def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
             path = "camera.domain" if key == "domain" else key
             OmegaConf.update(out, path, OmegaConf.select(compose("environment", [text]), path), merge=False)
     for override in values:
-        known = OmegaConf.to_container(out)
-        names = option_names(known)
-        if override.key_or_group not in names:
-            raise unknown("option", override.key_or_group, names)
-        check_types(dict(flatten(known))[override.key_or_group], override.value(), override.key_or_group)
-        OmegaConf.update(out, override.key_or_group, override.value())
+        _set(out, override.key_or_group, override.value())
     container = OmegaConf.to_container(out)
     assert isinstance(container, dict)
     return {str(name): value for name, value in container.items()}
+
+
+def _choices(values: Mapping[str, Any], config_dirs: str | Path | Iterable[str | Path] | None) -> list[str]:
+    """Returns the overrides that choose groups' files, out of values from Python."""
+    words, roots = [], search_path(config_dirs)
+    for key, value in values.items():
+        if key in groups(roots) and not isinstance(value, Mapping):
+            if not (value is None or isinstance(value, str)):
+                raise UserError(f"{key}={quote(value)}: give one name, out of {', '.join(options(roots, key))}")
+            words.append(f"{key}={'null' if value is None else value}")
+    return words
+
+
+def _set(config: DictConfig, key: str, value: object) -> None:
+    """Sets an option that there is to a plain value of its type; a dictionary sets several."""
+    known = OmegaConf.to_container(config)
+    default: object = known
+    for step in key.split("."):
+        if not isinstance(default, Mapping) or step not in default or step == "_target_":
+            raise unknown("option", key, option_names(known))
+        default = default[step]
+    if isinstance(default, Mapping) and default and isinstance(value, Mapping):
+        for name, item in value.items():
+            _set(config, f"{key}.{name}", item)
+        return
+    check_types(default, value, key)
+    OmegaConf.update(config, key, value, merge=False)
 
 
 def _parsed(text: str) -> Override:
@@ -200,13 +246,18 @@ def _as_text(text: str) -> str:
 
 def _plain_values(config_name: str, roots: Sequence[Path]) -> set[str]:
     """Names that a configuration gives a value itself, and that hydra takes for groups: a folder is called alike."""
-    path = next(root / f"{config_name}.yaml" for root in roots if (root / f"{config_name}.yaml").exists())
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return set()  # told where it is composed
     folders = {folder.name for root in roots for folder in root.iterdir() if folder.is_dir()}
-    return set(content) & folders if isinstance(content, dict) else set()
+    return set(_content(config_name, roots)) & folders
+
+
+def _content(config_name: str, roots: Sequence[Path]) -> dict[str, Any]:
+    """Reads a configuration's file as it is; nothing where it cannot be read, which is told where it is composed."""
+    path = next((root / f"{config_name}.yaml" for root in roots if (root / f"{config_name}.yaml").exists()), None)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _as_its_default(override: Override, default: DictConfig) -> Any:
@@ -225,10 +276,22 @@ def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
     return True
 
 
-def _selected(override: Override, roots: Sequence[Path]) -> list[str]:
+def _is_optional(group: str, config_name: str, roots: Sequence[Path]) -> bool:
+    """Says whether a configuration, or one that it extends, does without a group's file unless one is chosen."""
+    defaults = _content(config_name, roots).get("defaults", [])
+    return any(
+        _is_optional(group, item, roots) if isinstance(item, str) else item == {group: None}
+        for item in (defaults if isinstance(defaults, list) else [])
+        if item != "_self_"
+    )
+
+
+def _selected(override: Override, roots: Sequence[Path], optional: bool) -> list[str]:
     """Checks the choice of a group's file and returns the overrides that make it."""
     group, choice = override.key_or_group, override.value()
     text = override.input_line or group
+    if choice is None and optional:
+        return []
     if not isinstance(choice, str):
         raise UserError(f"{quote(text)}: give one name, out of {', '.join(options(roots, group))}")
     if override.is_add() and (override.package or "").split(".")[0] not in groups(roots) or override.package == "":

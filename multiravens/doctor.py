@@ -18,6 +18,7 @@ from rich.table import Table
 
 from multiravens.cli import guard
 from multiravens.errors import UserError, unknown
+from multiravens.paths import user_path
 
 _OLDEST_PYTHON = (3, 11)
 _SLOW_FRAME = 20.0  # [ms]; a common laptop takes 3 to 13
@@ -96,7 +97,7 @@ def _run(argv: Sequence[str]) -> int:
             raise unknown("option", argument, ["data=DIR", "--help"])
         if not value:
             raise UserError("data= names no folder: write data=DIR")
-        data = Path(value)
+        data = user_path(value)
     findings = examine(data)
     Console(highlight=False, soft_wrap=False).print(_table(findings))
     return int(any(finding.mark is Mark.WRONG for finding in findings))

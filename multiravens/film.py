@@ -10,15 +10,14 @@ from multiravens.errors import UserError
 from multiravens.geometry import Array, Pose, quaternion_yaw
 from multiravens.pictures import PAPER, Image, contact_sheet
 from multiravens.sim.motion import ArmMotion
-from multiravens.sim.studio import Studio
+from multiravens.sim.studio import REST, Studio
 from multiravens.sim.world import TICK, World
-from multiravens.video import Board, Goals, Status, Video
+from multiravens.video import VIEW, Board, Goals, Status, Video
 
 _ARM_SPEED = 0.8  # of the shown arm on its way to a pick [m a shown second]
 _TELEPORT = 0.03  # a tip that moves this far [m] in a tick was put there
 _STILL = 0.0005  # less motion [m] than this since the last frame is not worth another
 _OPENING, _BETWEEN, _ENDING = 0.8, 0.25, 1.6  # still frames, as long as this [s]
-_REST = (0.3, -0.42, 0.1)  # the shown tip before and after the run [m]
 _MOST_STEPS, _STEP_COLUMNS = 24, 3  # pictures in a sheet of an episode, and in a row of it
 _TRIES = 20  # seeds tried for one that the oracle solves
 
@@ -34,13 +33,22 @@ class Film:
         video: takes the frames.
         fps: frames a shown second.
         speed: simulated seconds a shown second.
+        view: height and width of the studio's pictures.
     """
 
-    def __init__(self, env: PickPlaceEnv, studio: Studio, video: Video, fps: int, speed: float) -> None:
-        self.env, self.studio, self.video, self.fps = env, studio, video, fps
+    def __init__(
+        self,
+        env: PickPlaceEnv,
+        studio: Studio,
+        video: Video,
+        fps: int,
+        speed: float,
+        view: tuple[int, int] = VIEW,
+    ) -> None:
+        self.env, self.studio, self.video, self.fps, self.view = env, studio, video, fps, view
         self._every = speed / TICK / fps  # ticks a frame, not always whole
         self._due = 0.0
-        self._tip: Array = np.array(_REST)
+        self._tip: Array = np.array(REST)
         self._shown: Array | None = None
 
     def shoot(
@@ -63,10 +71,10 @@ class Film:
             actor: who acts, for the title.
         """
         title = f"{demonstration.problem}, seed {demonstration.seed}" + (f", {actor}" if actor else "")
-        board = self._board = Board(title, goals or goals_of(demonstration))
+        board = self._board = Board(title, goals or goals_of(demonstration), self.view)
         steps = len(demonstration.rewards)
         self.env.reset(seed=demonstration.seed)
-        rest(self.studio, self.env)
+        self.studio.rest(self.env.motion)
         self._tip = self.studio.position
         # A reset forgets the hooks.
         self.env.world.on_tick.append(self._tick)
@@ -79,7 +87,7 @@ class Film:
             self._still(_BETWEEN)
             update((step + 1) / steps)
         if not isinstance(self.env.motion, ArmMotion):
-            self._travel(np.array(_REST), 0.0)
+            self._travel(np.array(REST), 0.0)
         self._still(_ENDING)
 
     def _tick(self, world: World) -> None:
@@ -142,20 +150,12 @@ def status_of(
     )
 
 
-def rest(studio: Studio, env: PickPlaceEnv) -> None:
-    """Show the arm where it waits: a real one where it is, one that follows a floating gripper out of the way."""
-    if isinstance(env.motion, ArmMotion):
-        studio.follow(env.motion)
-    else:
-        studio.place(np.array(_REST), 0.0)
-
-
 def sheet_of_steps(env: PickPlaceEnv, demonstration: Demonstration, studio: Studio) -> Image:
     """A contact sheet of a demonstration: its start and what stands after each step, evenly thinned out."""
     steps = len(demonstration.rewards)
     chosen = set(np.linspace(0, steps, min(steps + 1, _MOST_STEPS)).round().astype(int).tolist())
     env.reset(seed=demonstration.seed)
-    rest(studio, env)
+    studio.rest(env.motion)
     images, titles = [studio.picture(env.world)], [f"{demonstration.problem}, seed {demonstration.seed}"]
     for step in range(steps):
         env.step({key: values[step] for key, values in demonstration.actions.items()})
@@ -186,10 +186,10 @@ def before_and_after(config: DictConfig, seed: int, studio: Studio) -> Image:
                 break
         else:
             raise UserError(f"the oracle solves {config.problem.name} for no seed from {seed} to {seed + _TRIES - 1}")
-        rest(studio, env)
+        studio.rest(env.motion)
         after = studio.picture(env.world)
         env.reset(seed=tried)
-        rest(studio, env)
+        studio.rest(env.motion)
         gap = np.full((6, studio.size[1], 3), PAPER, np.uint8)
         return np.concatenate([studio.picture(env.world), gap, after])
     finally:

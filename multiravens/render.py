@@ -13,6 +13,7 @@ from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import write_whole
 from multiravens.errors import UserError, unknown
+from multiravens.paths import user_path
 from multiravens.pictures import contact_sheet, png
 from multiravens.progress import show_progress
 from multiravens.registration import PROBLEMS
@@ -28,6 +29,8 @@ FPS, SPEED = (20, 60), (0.05, 10.0)
 """Least and greatest values that are taken."""
 
 _PROBLEM_COLUMNS = 5
+SIZES = ((160, 2160), (160, 3840))
+"""Least and greatest height and width of a view [px]."""
 _TILE = (250, 500)  # height and width of one picture of two in the sheet of problems
 _STEP_TILE = (420, 540)  # and of one in the sheet of an episode
 
@@ -63,11 +66,13 @@ def render(config: DictConfig) -> None:
     out = _checked_out(config, (*SUFFIXES, SHEET))
     _check_range("fps", config.fps, FPS)
     _check_range("speed", config.speed, SPEED)
+    size = _size(config.size, _STEP_TILE if out.suffix.lower() == SHEET else VIEW)
     # Imported here so that a mistake in the options is told at once.
     from multiravens.envs import demonstrate, from_config
     from multiravens.film import Film, sheet_of_steps
-    from multiravens.sim.studio import Studio
+    from multiravens.sim.studio import WHOLE, Studio, adjusted
 
+    lens = adjusted(WHOLE, **config.lens)
     if config.run is not None:
         config.resolution = "full"  # for the pictures; the agent sees its own
     env = from_config(config)
@@ -78,17 +83,17 @@ def render(config: DictConfig) -> None:
         demonstration, shot = _acted(config, env)
     steps = len(demonstration.rewards)
     if out.suffix.lower() == SHEET:
-        with closing(env), closing(Studio(_STEP_TILE)) as studio:
+        with closing(env), closing(Studio(size, lens)) as studio:
             write_whole(out, png(sheet_of_steps(env, demonstration, studio)))
         extent = f"{steps} steps"
     else:
         with (
             closing(env),
-            closing(Studio(VIEW)) as studio,
-            open_video(out, config.fps) as video,
+            closing(Studio(size, lens)) as studio,
+            open_video(out, config.fps, size) as video,
             show_progress(f"{demonstration.problem}, seed {config.seed}", 1.0) as update,
         ):
-            film = Film(env, studio, video, config.fps, config.speed)
+            film = Film(env, studio, video, config.fps, config.speed, size)
             film.shoot(demonstration, lambda share: update(share, ""), **shot)
         extent = f"{steps} steps in {video.frames / config.fps:.1f} s"
     outcome = "solved" if demonstration.success else f"not solved: {demonstration.reason}"
@@ -116,10 +121,11 @@ def render_problems(config: DictConfig) -> None:
     """
     out = _checked_out(config, (SHEET,))
     from multiravens.film import before_and_after
-    from multiravens.sim.studio import CLOSE, Studio
+    from multiravens.sim.studio import CLOSE, Studio, adjusted
 
+    size, lens = _size(config.size, _TILE), adjusted(CLOSE, **config.lens)
     pairs = []
-    with closing(Studio(_TILE, CLOSE)) as studio, show_progress("problems", len(PROBLEMS), "problems") as update:
+    with closing(Studio(size, lens)) as studio, show_progress("problems", len(PROBLEMS), "problems") as update:
         for index, name in enumerate(PROBLEMS):
             pairs.append(before_and_after(_of_problem(config, name), config.seed, studio))
             update(index + 1, "")
@@ -129,13 +135,33 @@ def render_problems(config: DictConfig) -> None:
 
 def _checked_out(config: DictConfig, suffixes: Sequence[str]) -> Path:
     """The file to write, after checking what can be checked before any work."""
-    out = Path(config.out)
+    out = user_path(str(config.out))
     if out.suffix.lower() not in suffixes:
         raise unknown(f"suffix of out={config.out}", out.suffix, suffixes)
     if config.seed < 0:
         raise UserError(f"seed={config.seed}: give 0 or more")
     check_writable(out)
     return out
+
+
+def _size(given: Sequence[int] | None, default: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the view.
+
+    Raises:
+        UserError: they are no two even numbers within bounds.
+    """
+    if given is None:
+        return default
+    fits = len(given) == 2 and all(
+        isinstance(side, int) and low <= side <= high and side % 2 == 0
+        for side, (low, high) in zip(given, SIZES, strict=False)
+    )
+    if not fits:
+        (lowest, highest), (least, most) = SIZES
+        raise UserError(
+            f"size={list(given)}: give height and width, even numbers from {lowest} to {highest} and {least} to {most}"
+        )
+    return given[0], given[1]
 
 
 def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:

@@ -1,16 +1,23 @@
 """Values of options: their paths, how a user would write them, and of which kind they must be."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from multiravens.errors import UserError, unknown
+import numpy as np
+
+from multiravens.errors import UserError, quote, unknown
 
 UNSET: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("run", "out", "run_out", "data", "against"), ("FOLDER",)),
     "problem": ("NAME",),
     "problems": (["placing", "chaining"], "ten"),
     "runs": (["FOLDER"], "FILE"),
+    "size": ([560, 720],),
+    "lens.eye": ([1.95, -0.2, 1.3],),
+    "lens.target": ([0.33, 0.01, 0.25],),
+    "lens.field": (37.0,),
     "order": ([0, 2, 1, 1, 3, 4],),
     "pointer": ("visual",),
     "inhibition": (3.0,),
@@ -27,6 +34,7 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "problem.modules.placing.shapes": (["disc", "bar"],),
 }
 """What options take that are null at first, by examples."""
+_DEEPEST = 20  # lists in lists; deeper ones hold themselves
 
 
 def flatten(node: object, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -47,6 +55,34 @@ def spell(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(spell(item) for item in value) + "]"
     return str(value) if value != "" else "''"
+
+
+def plain_value(value: object, path: str, depth: int = 0) -> Any:
+    """Turns a value from Python into what YAML holds: numbers, texts, null, lists and dictionaries of them.
+
+    Args:
+        value: Also paths, tuples, numpy's numbers and arrays, at any depth.
+        path: Of the option, for messages.
+        depth: Of the value in the option.
+
+    Raises:
+        UserError: It is, or holds, something else.
+    """
+    if depth > _DEEPEST:
+        raise UserError(f"{path} is nested more than {_DEEPEST} deep")
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item, path, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(item, path, depth + 1) for item in value]
+    if isinstance(value, str) and ("${" in value or value == "???"):
+        raise UserError(f"{path}={quote(value)}: a text cannot be ??? or hold ${{, which mean something in YAML files")
+    if not (value is None or isinstance(value, bool | int | float | str)):
+        raise UserError(f"{path}={quote(value)}: give a number, a text, a path, None, or a list or dictionary of such")
+    return value
 
 
 def option_names(config: object) -> list[str]:

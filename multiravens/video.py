@@ -33,17 +33,25 @@ from multiravens.pictures import (
     write,
 )
 
-FRAME = (720, 1280)
-"""Height and width of a video's frames."""
 VIEW = (560, 720)
-"""Height and width of the perspective view in them."""
+"""Height and width of the perspective view in a video's frames."""
 SUFFIXES = (".mp4", ".gif")
 
 _MARGIN, _TITLE, _LABEL = 16, 38, 24  # [px]
-_PANEL = (256, 512)  # a heightmap, turned so that +y is right and +x down, as in the perspective view
-_STRIP = _TITLE + VIEW[0] + 10  # first row of the sub-goals
+_BELOW = 122  # the strip of sub-goals
 _THUMBNAIL = 164  # greatest width of one
 _MOST_GOALS = 16  # shown at a time, those around the current one; more would be too small to see
+
+
+def frame_size(view: tuple[int, int] = VIEW) -> tuple[int, int]:
+    """Height and width of the frames around a perspective view of a height and width."""
+    return _TITLE + view[0] + _BELOW, view[1] + _panel_size(view)[1] + 3 * _MARGIN
+
+
+def _panel_size(view: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a heightmap, turned so that +y is right and +x down, as in the perspective view."""
+    height = view[0] // 2 - _LABEL
+    return height, 2 * height
 
 
 @dataclass(frozen=True)
@@ -93,47 +101,51 @@ class Board:
     Args:
         title: stands first in the title line, such as the problem and the seed.
         goals: of the episode.
+        view: height and width of the perspective view.
     """
 
-    def __init__(self, title: str, goals: Goals) -> None:
-        self._title, self._goals = title, goals
-        self._frame = np.full((*FRAME, 3), PAPER, np.uint8)
+    def __init__(self, title: str, goals: Goals, view: tuple[int, int] = VIEW) -> None:
+        self._title, self._goals, self._view = title, goals, view
+        self._right = view[1] + 2 * _MARGIN  # first column of what the agent sees
+        self._strip = _TITLE + view[0] + 10  # first row of the sub-goals
+        self._frame = np.full((*frame_size(view), 3), PAPER, np.uint8)
 
     def update(self, status: Status) -> None:
         """Draw all but the perspective view; it stays until the next update."""
         frame = self._frame
         frame[:] = PAPER
         self._write_title(status)
-        left = VIEW[1] + 2 * _MARGIN
+        left, size = self._right, _panel_size(self._view)
         tallest = f"0 to {100 * TALLEST:.0f} cm"
         panels = (("what the agent sees: colour", status.color), (f"height, {tallest}", colored(status.height)))
         for index, (label, image) in enumerate(panels):
-            top = _TITLE + index * (VIEW[0] - _PANEL[0] - _LABEL)
+            top = _TITLE + index * (self._view[0] - size[0] - _LABEL)
             write(frame, label, (left, top + 17), 0.48, FAINT)
-            panel = turned(image, _PANEL)
+            panel = turned(image, size)
             if status.pick is not None and status.place is not None:
                 draw_action(panel, status.pick, status.place)
             paste(frame, panel, top + _LABEL, left)
         self._draw_strip(status)
 
     def frame(self, view: Image) -> Image:
-        """A frame with a perspective view of `VIEW`'s size."""
+        """A frame with a perspective view of the size that was given."""
         paste(self._frame, view, _TITLE, _MARGIN)
         return self._frame
 
     def _write_title(self, status: Status) -> None:
-        end = write(self._frame, self._title, (_MARGIN, 26), 0.62, INK, bold=True)
+        over_view = self._frame[:, : self._right - _MARGIN // 2]  # long titles end there
+        end = write(over_view, self._title, (_MARGIN, 26), 0.62, INK, bold=True)
         credit = f"step {status.step} of {status.steps}    credit {status.holds.mean():.2f}"
-        write(self._frame, credit, (end + 28, 26), 0.55, INK)
+        write(over_view, credit, (end + 28, 26), 0.55, INK)
         done = bool(status.holds.all())
         now = "every sub-goal holds" if done else f"now: {self._goals.names[status.aim]}"
-        write(self._frame, now, (VIEW[1] + 2 * _MARGIN, 26), 0.55, DONE if done else NOW, bold=True)
+        write(self._frame, now, (self._right, 26), 0.55, DONE if done else NOW, bold=True)
 
     def _draw_strip(self, status: Status) -> None:
         total, gap = len(self._goals.names), 10
         count = min(total, _MOST_GOALS)
         first = min(max(status.aim - count // 2, 0), total - count)
-        width = min(_THUMBNAIL, (FRAME[1] - 2 * _MARGIN + gap) // count - gap)
+        width = min(_THUMBNAIL, (self._frame.shape[1] - 2 * _MARGIN + gap) // count - gap)
         size = (width // 2, width)
         for column, index in enumerate(range(first, first + count)):
             name, image = self._goals.names[index], self._goals.images[index]
@@ -141,28 +153,33 @@ class Board:
             current, held = index == status.aim, bool(status.holds[index])
             self._draw_goal(image, size, left, NOW if current else DONE if held else LEFT)
             if held:
-                tick(self._frame, (left + width - 4, _STRIP + 6))
+                tick(self._frame, (left + width - 4, self._strip + 6))
             lines = wrap(name.rpartition("/")[2], width, 0.38)
             for row, line in enumerate(lines[:2]):
-                write(self._frame, line, (left, _STRIP + size[0] + 17 + 14 * row), 0.38, INK if current else FAINT)
+                write(self._frame, line, (left, self._strip + size[0] + 17 + 14 * row), 0.38, INK if current else FAINT)
 
     def _draw_goal(self, image: Image | None, size: tuple[int, int], left: int, border: Color) -> None:
         height, width = size
         thick = 3 if border == NOW else 2
-        outer = np.s_[_STRIP - thick : _STRIP + height + thick, left - thick : left + width + thick]
+        outer = np.s_[self._strip - thick : self._strip + height + thick, left - thick : left + width + thick]
         self._frame[outer] = border
         if image is None:
-            self._frame[_STRIP : _STRIP + height, left : left + width] = PAPER
-            write(self._frame, "not reached", (left + 6, _STRIP + height // 2), 0.38, FAINT)
+            self._frame[self._strip : self._strip + height, left : left + width] = PAPER
+            write(self._frame, "not reached", (left + 6, self._strip + height // 2), 0.38, FAINT)
             return
         thumbnail = turned(image, size)
         if border == LEFT:
             thumbnail = (255 - 0.7 * (255 - thumbnail.astype(float))).astype(np.uint8)
-        paste(self._frame, thumbnail, _STRIP, left)
+        paste(self._frame, thumbnail, self._strip, left)
 
 
 class Video:
     """A video file under way.
+
+    Args:
+        path: of the file.
+        fps: frames a second.
+        size: height and width of the frames, even numbers.
 
     Attributes:
         frames: written so far.
@@ -171,11 +188,11 @@ class Video:
         UserError: there is no ffmpeg.
     """
 
-    def __init__(self, path: Path, fps: int) -> None:
+    def __init__(self, path: Path, fps: int, size: tuple[int, int]) -> None:
         self.path, self.frames = path, 0
         self._encoder = imageio_ffmpeg.write_frames(
             path,
-            FRAME[::-1],
+            size[::-1],
             fps=fps,
             codec="libx264",
             quality=None,
@@ -189,7 +206,7 @@ class Video:
             raise UserError(f"ffmpeg cannot be started ({error}): reinstall imageio-ffmpeg") from error
 
     def write(self, frame: Image, repeat: int = 1) -> None:
-        """Append a frame of `FRAME`'s size, so many times.
+        """Append a frame, so many times.
 
         Raises:
             UserError: the encoder has given up.
@@ -217,12 +234,13 @@ class Video:
 
 
 @contextlib.contextmanager
-def open_video(path: Path, fps: int) -> Iterator[Video]:
+def open_video(path: Path, fps: int, view: tuple[int, int] = VIEW) -> Iterator[Video]:
     """Make a video that appears, whole, when the block ends without an error.
 
     Args:
         path: an .mp4 or .gif; its folder is made, an existing file is replaced.
         fps: frames a second.
+        view: height and width of the perspective view in it.
 
     Raises:
         UserError: another suffix, or the disk or the encoder refuses.
@@ -232,7 +250,7 @@ def open_video(path: Path, fps: int) -> Iterator[Video]:
     check_writable(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
     try:
-        video = Video(temporary, fps)
+        video = Video(temporary, fps, frame_size(view))
         try:
             yield video
         finally:

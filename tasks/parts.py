@@ -1,19 +1,24 @@
 """The parts that placing hands out, and a user's own."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.geometry import Pose
+from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
+from multiravens.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
-from multiravens.sim.world import World
+from multiravens.sim.world import IDENTITY, World
 
 HEIGHT = 0.02  # [m] of every part of the library
 _GREY: RGB = (0.5, 0.5, 0.5)
+Add = Callable[[World, str, Pose, RGB, float], int]
+"""Puts a part into a world: (world, name, pose, colour, mass) to Bullet's identifier."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +39,20 @@ class Part:
     height: float
     period: float
     grasp: tuple[float, float]
-    add: Callable[[World, str, Pose, RGB, float], int]
+    add: Add
 
 
 def _made(name: str, shape: Shape, radius: float, period_degrees: float, grasp: tuple[float, float] = (0, 0)) -> Part:
-    def add(world: World, body: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add(body, shape.painted(color), pose, mass)
+    return Part(name, radius, HEIGHT, np.deg2rad(period_degrees), grasp, partial(_add_shape, shape))
 
-    return Part(name, radius, HEIGHT, np.deg2rad(period_degrees), grasp, add)
+
+# Functions of the module rather than closures, so that an environment can be pickled.
+def _add_shape(shape: Shape, world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
+    return world.add(name, shape.painted(color), pose, mass)
+
+
+def _add_mesh(mesh: MeshFile, world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
+    return world.add(name, replace(mesh, color=color).shape(), pose, mass)
 
 
 def _polygon(sides: int, radius: float) -> Shape:
@@ -75,6 +86,11 @@ LIBRARY = {
 }
 """Shapes that differ from one another by outline alone, each about 5 cm wide."""
 
+_GRID = 0.001  # [m] between the points at which a part is measured
+_UPRIGHT, _MOST_TURNS = np.deg2rad(2), 4
+"""A URDF that tips no further stands as it is; others are put down so many times, the way that they came to lie."""
+_MOST_TILT, _MOST_SHIFT = np.deg2rad(8), 0.01
+"""A part that tips further, or moves further [m], when it is put down does not stand."""
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "grasp")
 
 
@@ -100,7 +116,7 @@ def part(description: str | Mapping[str, Any]) -> Part:
             raise unknown("key of a part", str(key), _KEYS)
     if ("mesh" in description) == ("urdf" in description):
         raise UserError("a part of your own needs one of mesh: PATH or urdf: PATH")
-    path = Path(str(description.get("mesh", description.get("urdf"))))
+    path = user_path(str(description.get("mesh", description.get("urdf"))))
     scale = float(description.get("scale", 1.0))
     add, extents = _mesh_part(path, scale) if "mesh" in description else _urdf_part(path, scale)
     radius, height = float(np.linalg.norm(extents[:2]) / 2), float(extents[2])
@@ -110,28 +126,75 @@ def part(description: str | Mapping[str, Any]) -> Part:
             "9 cm across and up to 8 cm high: set scale (metres a unit of the file)"
         )
     x, y = (float(value) for value in description.get("grasp", (0.0, 0.0)))
+    _check_stands(add, path, (x, y))
     symmetry = np.deg2rad(float(description.get("symmetry", 360)))
     return Part(str(description.get("name", path.stem)), radius, height, float(symmetry), (x, y), add)
 
 
-def _mesh_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:
-    extents = MeshFile(path, scale, _GREY).load().extents
-
-    def add(world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add(name, MeshFile(path, scale, color).shape(), pose, mass)
-
-    return add, extents
+def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
+    mesh = MeshFile(path, scale, _GREY)
+    return partial(_add_mesh, mesh), mesh.load().extents
 
 
-def _urdf_part(path: Path, scale: float) -> tuple[Callable[[World, str, Pose, RGB, float], int], np.ndarray]:
-    world = World()
-    try:
-        body = world.add_urdf("part", path, Pose(np.zeros(3), np.array([0, 0, 0, 1.0])), scale)
-        extents = np.ptp(world.bounds(body), axis=0)
-    finally:
-        world.close()
+def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
+    # Published models have their origin anywhere, and not all of them stand as they are in the file: a part's frame is
+    # under the middle of the body as it comes to rest on a table.
+    turned = IDENTITY
+    for _ in range(_MOST_TURNS):
+        lying, top = _put_down(partial(_add_urdf, path, scale, invert(turned)))
+        if tilt(lying.quaternion) < _UPRIGHT:
+            break
+        further = multiply(planar_pose((0.0, 0.0), yaw=-quaternion_yaw(lying.quaternion)), lying)
+        turned = Pose(turned.position, multiply(further, turned).quaternion)
+    if not len(top):
+        raise UserError(f"urdf: {str(path)!r} has no surface that can be held: give its link a solid <collision>")
+    lower, upper = top.min(0), top.max(0)
+    middle = Pose(np.array([*(lower + upper)[:2] / 2, 0.0]), IDENTITY.quaternion)
+    place = multiply(invert(Pose(lying.position, IDENTITY.quaternion)), middle)
+    return partial(_add_urdf, path, scale, multiply(invert(turned), place)), np.array([*(upper - lower)[:2], upper[2]])
 
-    def add(world: World, name: str, pose: Pose, color: RGB, mass: float) -> int:
-        return world.add_urdf(name, path, pose, scale)
 
-    return add, extents
+def _add_urdf(
+    path: Path, scale: float, frame: Pose, world: World, name: str, pose: Pose, color: RGB, mass: float
+) -> int:
+    return world.add_urdf(name, path, pose, scale, frame)
+
+
+def _put_down(add: Add) -> tuple[Pose, np.ndarray]:
+    """Put a part on a table, where it falls as it likes.
+
+    Args:
+        add: puts it anywhere above or in the table.
+
+    Returns:
+        Its pose at rest, and points (N, 3) of it that are seen from above, `_GRID` apart in x and y, both from the spot
+        where it was put [m].
+    """
+    with closing(World()) as world:
+        start = planar_pose((0.5, 0.0))
+        body = add(world, "part", start, _GREY, 0.1)
+        world.move(body, Pose(start.position - [0, 0, world.bounds(body)[0, 2]], start.quaternion))
+        world.settle()
+        pose = world.pose(body)
+        return Pose(pose.position - start.position, pose.quaternion), world.seen_above(body, _GRID) - start.position
+
+
+def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
+    """Refuse a part that no plate could hold or no tip pick.
+
+    Raises:
+        UserError: it does not stand, or nothing is at its grasp.
+    """
+    pose, top = _put_down(add)
+    spot = transform(pose, [[*grasp, 0.0]])[0, :2]
+    if np.linalg.norm(top[:, :2] - spot, axis=1).min(initial=np.inf) > _GRID:
+        raise UserError(
+            f"grasp: nothing of {str(path)!r} is at {list(grasp)}; give [x, y] of a flat spot of its top, in metres "
+            "from its middle"
+        )
+    moved, tipped = float(np.linalg.norm(pose.position[:2])), tilt(pose.quaternion)
+    if tipped > _MOST_TILT or moved > _MOST_SHIFT:
+        raise UserError(
+            f"{str(path)!r} does not stand: put on a table, it tips by {np.rad2deg(tipped):.0f} degrees and moves by "
+            f"{1000 * moved:.0f} mm; turn it in its file so that a flat side is below"
+        )

@@ -146,6 +146,10 @@ def test_a_repeated_module_is_composed_twice() -> None:
     assert config.problem.name == "placing-placing-stacking"
 
 
+def test_a_group_that_need_not_be_chosen_takes_null() -> None:
+    assert compose("demos", ["domain=wood", "domain=null"]) == compose("demos")
+
+
 def test_the_last_choice_of_a_problem_wins() -> None:
     config = compose("environment", ["problem=placing-placing", "problem=stacking"])
     assert list(config.problem.modules) == ["stacking"]

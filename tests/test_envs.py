@@ -42,7 +42,7 @@ def test_gymnasium_finds_no_fault(problem: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gymnasium.make(environment_id(problem))
-        check_env(env.unwrapped, skip_render_check=True)
+        check_env(env.unwrapped)
         env.close()
 
 

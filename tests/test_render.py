@@ -16,8 +16,9 @@ from multiravens.geometry import BOUNDS, planar_pose
 from multiravens.pictures import contact_sheet, draw_action, png, turned, wrap, write
 from multiravens.sim.studio import Studio
 from multiravens.sim.world import World
-from multiravens.video import FRAME, SUFFIXES, VIEW, Board, Goals, Status, open_video
+from multiravens.video import SUFFIXES, VIEW, Board, Goals, Status, frame_size, open_video
 
+FRAME = frame_size()
 SHORT = ["problem=stacking", "problem.max_steps=1", "seed=3", "speed=8"]
 """One action, filmed as coarsely as is allowed."""
 
@@ -82,6 +83,27 @@ def test_a_gif_is_smaller_and_moves(tmp_path: Path) -> None:
     assert frames[0].shape[0] < FRAME[0]
     assert frames[0].mean() < frames[-1].mean() - 100
     assert os.listdir(tmp_path) == ["run.gif"]
+
+
+def test_the_cameras_pose_and_the_size_are_options(tmp_path: Path) -> None:
+    sheets: dict[str, Any] = {}
+    for name, lens in {
+        "front": [],
+        "side": ["lens.eye=[0.5,-1.6,1.2]", "lens.target=[0.5,0,0]"],
+        "above": ["lens.eye=[0.5,0,2]", "lens.target=[0.5,0,0]", "lens.field=30"],
+        "behind": ["lens.eye=[-0.9,0.4,1]"],
+    }.items():
+        out = tmp_path / f"{name}.png"
+        assert render.main([*SHORT, "size=[168,216]", *lens, f"out={out}"]) == 0
+        sheets[name] = cv2.imread(str(out))
+        assert sheets[name].std() > 20
+    assert len({sheet.shape for sheet in sheets.values()}) == 1 and sheets["front"].shape[1] < 3 * 216
+    first, *others = (sheet[34:202].astype(int) for sheet in sheets.values())
+    assert all(abs(first - other).mean() > 10 for other in others)
+    out = tmp_path / "run.mp4"
+    assert render.main([*SHORT, "fps=20", "size=[240,320]", f"out={out}"]) == 0
+    assert read(out)[1][0].shape == (*frame_size((240, 320)), 3) == (400, 560, 3)
+    assert frame_size((560, 720)) == (720, 1280)
 
 
 def test_filming_does_not_change_the_run(studio: Studio) -> None:
@@ -245,6 +267,15 @@ def test_text_stays_inside_and_wraps() -> None:
         (["speed=0"], "0.05 to 10"),
         (["speed=.nan"], "give a number"),
         (["seed=-1"], "0 or more"),
+        (["size=[240]"], "give height and width"),
+        (["size=[241,320]"], "even numbers"),
+        (["size=[0,99999]"], "160 to 2160"),
+        (["lens.eye=[1,2]"], "lens.eye=[1, 2]: give x, y and z in metres"),
+        (["lens.eye=[a,b,c]"], "give x, y and z in metres"),
+        (["lens.eye=[0.5,0,-1]"], "at least 0.1 m above the table"),
+        (["lens.eye=[9,0,9]"], "0.7 to 3.0 m away"),
+        (["lens.field=170"], "lens.field=170.0: give 2 to 120"),
+        (["lens=close"], "lens"),
         (["problem=all", "out=run.mp4"], ".png"),
         (["problem=all", "problem.order=shuffled", "out=run.png"], "problem.*"),
         (["problem=stackin"], "stacking"),
@@ -268,6 +299,12 @@ def test_a_place_that_cannot_be_written_takes_one_line(tmp_path: Path, capsys: p
     for out in (tmp_path / "file" / "run.mp4", tmp_path / "folder.mp4", Path("/proc/run.mp4")):
         assert render.main([*SHORT, f"out={out}"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_video_is_written_where_a_tilde_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert render.main([*SHORT, "size=[160,160]", "out=~/new/sheet.png"]) == 0
+    assert (tmp_path / "new" / "sheet.png").is_file()
 
 
 def test_a_run_that_fails_leaves_no_file_behind(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from multiravens.data.pack import Pack, is_pack, write_pack
 from multiravens.data.shards import parse_size
 from multiravens.data.store import Store, find_stores
 from multiravens.errors import UserError, unknown
+from multiravens.paths import user_path
 from multiravens.progress import show_progress
 from multiravens.registration import parse_problems
 
@@ -45,16 +46,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inspect = commands.add_parser("inspect", help="say what data sets hold and draw a contact sheet of each")
     inspect.set_defaults(command=_inspect)
-    inspect.add_argument("path", type=Path, help="folder of a split, a problem or all data, or one episode's file")
-    inspect.add_argument("--out", type=Path, help=f"PNG to draw, for one data set (default: its {CONTACT_SHEET})")
+    inspect.add_argument("path", type=user_path, help="folder of a split, a problem or all data, or one episode's file")
+    inspect.add_argument("--out", type=user_path, help=f"PNG to draw, for one data set (default: its {CONTACT_SHEET})")
     check = commands.add_parser("verify", help="check that every episode opens and is what the manifest says")
     check.set_defaults(command=_verify)
-    check.add_argument("path", type=Path, help="folder of a split, a problem or all data")
+    check.add_argument("path", type=user_path, help="folder of a split, a problem or all data")
     check.add_argument("--rebuild", action="store_true", help="rewrite the manifest from the files as they are")
     pack = commands.add_parser("pack", help="make one file of many episodes, to train from on another machine")
     pack.set_defaults(command=_pack)
-    pack.add_argument("path", type=Path, help="folder of a split, a problem or all data")
-    pack.add_argument("--out", type=Path, default=Path("demos.safetensors"), help="file to write")
+    pack.add_argument("path", type=user_path, help="folder of a split, a problem or all data")
+    pack.add_argument("--out", type=user_path, default=Path("demos.safetensors"), help="file to write")
     pack.add_argument("--split", help="only data sets of this split (default: of all)")
     pack.add_argument("--problems", nargs="+", help="only data sets of these, all or ten (default: of all there are)")
     pack.add_argument("--demos", type=int, help="episodes of each data set, the first by seed (default: all)")

@@ -20,6 +20,7 @@ from multiravens.data.files import write_whole
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import SHAPE
 from multiravens.heightmap import at_resolution
+from multiravens.paths import user_path
 
 FORMAT = "multiravens-episode"
 VERSION = 2
@@ -143,7 +144,7 @@ def write_episode(path: str | Path, episode: Episode, fingerprint: str = "") -> 
         UserError: If the disk refuses.
     """
     content = encode_episode(episode, fingerprint)
-    write_whole(Path(path), content)
+    write_whole(user_path(path), content)
     return len(content)
 
 
@@ -159,7 +160,7 @@ def read_header(path: str | Path) -> Header:
     Raises:
         UserError: If it's missing, truncated, not an episode or of another version.
     """
-    with _opened(Path(path)) as file:
+    with _opened(user_path(path)) as file:
         return _header(file)
 
 
@@ -180,7 +181,7 @@ def read_episode(path: str | Path, resolution: str = "full", frames: Sequence[in
     """
     if resolution not in RESOLUTIONS:
         raise unknown("resolution", str(resolution), RESOLUTIONS)
-    with _opened(Path(path)) as file:
+    with _opened(user_path(path)) as file:
         header = _header(file)
         chosen = range(header.steps + 1) if frames is None else [_index(frame, header.steps + 1) for frame in frames]
         color, height = _pictures(file, header.steps, chosen, resolution)

@@ -10,21 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from multiravens.errors import UserError, quote
+from multiravens.paths import user_path as user_path
 
 _JSON_BYTES = 2**28  # a manifest of a million episodes; anything larger is not ours
 _LOCK = ".lock"
-
-
-def user_path(path: str | Path) -> Path:
-    """Resolves the `~` of a path that a user gave.
-
-    Raises:
-        UserError: If it names a user that there is not.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{path}: there is no such user; write ./~NAME for a name that begins so") from error
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -78,7 +78,7 @@ class Store:
         Raises:
             UserError: If there is none, or it's not of this version.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         content = read_json(folder / DATASET, _DATASET_FORMAT, VERSION)
         try:
             (seeds,) = parse_splits({folder.resolve().name: content.get("seeds")}).values()

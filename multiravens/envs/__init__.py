@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from multiravens.configuration import compose
 from multiravens.construction import instantiate
@@ -14,6 +14,7 @@ from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.oracle import Demonstration, GoalSequence, demonstrate, goal_sequence
 from multiravens.envs.problem import Problem
 from multiravens.envs.region import PlacementError, Region
+from multiravens.errors import UserError
 from multiravens.registration import PROBLEMS
 
 __all__ = [
@@ -35,39 +36,50 @@ __all__ = [
 ]
 
 
-def from_config(config: DictConfig) -> PickPlaceEnv:
+def from_config(config: DictConfig, render_mode: str | None = None) -> PickPlaceEnv:
     """Build the environment that a configuration describes by `problem`, `camera`, `motion`, `resolution` and `gui`.
 
+    Args:
+        config: composed; `gui` opens Bullet's viewer, as the render mode `human` does.
+        render_mode: as of `PickPlaceEnv`.
+
     Raises:
-        UserError: a value that the constructors refuse.
+        UserError: a value that the constructors refuse, or two render modes.
     """
+    if config.gui and render_mode not in (None, "human"):
+        raise UserError(f"gui=true is the render mode 'human', and render_mode={render_mode!r}: give one of them")
     return PickPlaceEnv(
         instantiate(config.problem),
         instantiate(config.camera),
         instantiate(config.motion),
         resolution=config.resolution,
-        gui=config.gui,
+        render_mode=render_mode or ("human" if config.gui else None),
     )
 
 
 def make(
     problem: str = "chaining-placing",
-    overrides: Sequence[str] = (),
-    config_dirs: Sequence[str | Path] = (),
+    overrides: str | Sequence[str] = (),
+    config_dirs: str | Path | Sequence[str | Path] = (),
+    render_mode: str | None = None,
     **choices: Any,
 ) -> PickPlaceEnv:
-    """Build an environment by name, as the commands do.
+    """Build an environment by name, as the commands do; several threads may.
 
     Args:
         problem: one of `PROBLEMS`, or any modules' names joined by hyphens.
         overrides: as on the command line, such as `problem.modules.placing.parts=5`.
         config_dirs: folders with YAML of one's own, such as DIR/module/sorting.yaml.
-        **choices: shorthand for overrides, such as `camera="realsense"` or `resolution="half"`.
+        render_mode: `rgb_array` for pictures of the scene by `render`, `human` for Bullet's viewer, or None.
+        **choices: the same options as Python values, such as `camera="realsense"`, `resolution="half"` or
+            `**{"problem.modules.placing.shapes": [{"mesh": Path("bracket.stl"), "scale": 0.001}]}`.
 
     Raises:
         UserError: an unknown name or a value that is refused.
     """
-    words = [f"problem={problem}", *(f"{key}={value}" for key, value in choices.items()), *overrides]
-    config = compose("environment", words, config_dirs)
-    OmegaConf.resolve(config)
-    return from_config(config)
+    words = [overrides] if isinstance(overrides, str) else overrides
+    config = compose("environment", words, config_dirs, {"problem": problem, **choices})
+    return from_config(config, render_mode)
+
+
+make.metadata = PickPlaceEnv.metadata  # type: ignore[attr-defined]  # where gymnasium looks for render modes

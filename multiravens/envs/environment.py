@@ -1,23 +1,29 @@
 """The gymnasium environment of every problem."""
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from multiravens.envs.action import SPACE, Action
 from multiravens.envs.primitive import OK, pick_and_place
 from multiravens.envs.problem import Problem, pointer
-from multiravens.errors import unknown
+from multiravens.envs.state import Fields, Played, State, compare, pack, unpack
+from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
 from multiravens.heightmap import at_resolution
 from multiravens.sim.cameras import Camera
+from multiravens.sim.connection import has_display
 from multiravens.sim.motion import Motion
+from multiravens.sim.studio import Studio
 from multiravens.sim.world import World
 
 RESOLUTIONS = {"full": 1, "half": 2}
+RENDER_MODES = ("human", "rgb_array")
 
 Observation = dict[str, Any]
 
@@ -38,27 +44,41 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     Info: `seed`, `holds` (G,) bool, `credit`, `credit_by_module`, `poses` (B, 7), `motion` (`ok` or why the primitive
     ended early) and `ended` (empty, `success` or `steps`).
 
+    A copy (`copy.deepcopy`, `pickle`) has a simulation of its own, in which the episode so far is played again; it has
+    no viewer. An environment that nothing uses any more is freed without `close`.
+
     Args:
         problem: what is on the table.
         camera: how it is seen.
         motion: how it is moved.
         resolution: `full` or `half`.
-        gui: open Bullet's viewer.
+        render_mode: `rgb_array`, for pictures of the scene; `human`, for Bullet's viewer; or None.
 
     Raises:
-        UserError: an unknown resolution, or a viewer without a display.
+        UserError: an unknown resolution or render mode, or a viewer that cannot be opened.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 2}
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 2}
 
     def __init__(
-        self, problem: Problem, camera: Camera, motion: Motion, resolution: str = "full", gui: bool = False
+        self,
+        problem: Problem,
+        camera: Camera,
+        motion: Motion,
+        resolution: str = "full",
+        render_mode: str | None = None,
     ) -> None:
         if resolution not in RESOLUTIONS:
             raise unknown("resolution", str(resolution), RESOLUTIONS)
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise unknown("render mode", str(render_mode), RENDER_MODES)
         self.problem, self.camera, self.motion, self.resolution = problem, camera, motion, resolution
-        self.render_mode = "rgb_array"
-        self.world = World(gui)
+        self.render_mode = render_mode
+        if not has_display():
+            self.metadata = {**self.metadata, "render_modes": ["rgb_array"]}
+        self.world = World(gui=render_mode == "human")
+        self._studio: Studio | None = None
+        self._closed = False
         shape = tuple(side // RESOLUTIONS[resolution] for side in SHAPE)
         self.action_space: spaces.Dict = SPACE
         self.observation_space = spaces.Dict(
@@ -69,13 +89,15 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             }
         )
         self._holds = np.zeros(problem.size, bool)
-        self._actions = 0
+        self._taken: list[Fields] = []
         self._seed: int | None = None
+        self._over = False
         self._observation: Observation = {}
 
     @property
     def episode_seed(self) -> int:
         """Seed of the episode under way; `reset(seed=...)` with it starts the same episode."""
+        self._require_open()
         if self._seed is None:
             raise gymnasium.error.ResetNeeded("reset the environment before using it")
         return self._seed
@@ -83,16 +105,15 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start the episode of a seed, or of a seed drawn from the environment's generator when there is none."""
+        """Start the episode of a seed, or of a seed drawn from the environment's generator when there is none.
+
+        Raises:
+            UserError: the problem's bodies do not fit on the table.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
+        self._require_open()
         super().reset(seed=seed)
-        self._seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        self._noise = np.random.default_rng([self._seed, 0, 1])
-        self.camera.begin(np.random.default_rng([self._seed, 0, 2]))
-        self.problem.build(self.world, self.motion, self._seed)
-        self.motion.begin(np.random.default_rng([self._seed, 0, 3]))
-        self._actions = 0
-        self._holds = self.problem.holds(self.world)
-        self._observation = self._observe()
+        self._start(int(self.np_random.integers(2**31)) if seed is None else seed)
         return self._observation, self._info(OK, "")
 
     def step(
@@ -102,19 +123,55 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
 
         Raises:
             ValueError: a field of the action is missing, has another shape or is not finite.
-            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ResetNeeded: before the first reset, or after `demonstrate` has played the episode.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
         """
         _ = self.episode_seed
-        checked = Action.from_dict(action.to_dict() if isinstance(action, Action) else action)
+        if self._over:
+            raise gymnasium.error.ResetNeeded("this episode was played by `demonstrate`: reset the environment first")
         before = self.credit
-        reason = pick_and_place(self.world, self.motion, checked)
-        self._holds = self.problem.holds(self.world)
-        self._actions += 1
-        terminated = bool(self._holds.all())
-        truncated = not terminated and self._actions >= self.problem.max_steps
-        self._observation = self._observe()
-        ended = "success" if terminated else "steps" if truncated else ""
-        return self._observation, self.credit - before, terminated, truncated, self._info(reason, ended)
+        reason = self._act(action.to_dict() if isinstance(action, Action) else action)
+        ended = self._ended()
+        reward = self.credit - before
+        return self._observation, reward, ended == "success", ended == "steps", self._info(reason, ended)
+
+    def get_state(self) -> State:
+        """The episode so far as plain data (text, numbers, arrays), for `set_state` of this or a like environment.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
+        return pack(self.problem.name, Played(self.episode_seed, self._taken, self.poses()), self._fields())
+
+    def set_state(self, state: Mapping[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        """Bring an episode to where `get_state` was called, by playing it again from its seed.
+
+        Its next steps give the same bytes. The environment's generator, from which `reset` without a seed draws, stays
+        as it is.
+
+        Returns:
+            Observation and info as the last step returned them.
+
+        Raises:
+            UserError: the state is damaged or another problem's, and the episode under way goes on; or it comes to
+                other poses here, and the environment must be reset.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
+        self._require_open()
+        reason = self._play(unpack(state, self.problem.name, self._fields()))
+        return self._observation, self._info(reason, self._ended())
+
+    def blank_copy(self) -> "PickPlaceEnv":
+        """An independent environment like this one, before its first reset."""
+        content = copy.deepcopy(self.__getstate__() | {"_played": None, "_seed": None, "_taken": []})
+        other = object.__new__(type(self))
+        other.__setstate__(content)
+        return other
+
+    def end_episode(self) -> None:
+        """Have `step` refuse until the next reset, since somebody else has played the episode."""
+        self._over = True
 
     @property
     def credit(self) -> float:
@@ -126,18 +183,106 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         _ = self.episode_seed
         return self.problem.expert(self.world)
 
-    def render(self) -> NDArray[np.uint8]:
-        """The colour heightmap (H, W, 3) as the agent saw it last."""
+    def render(self) -> NDArray[np.uint8] | None:
+        """A picture (560, 720, 3) of the table and the arm, in the render mode `rgb_array`; otherwise None.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first reset.
+            gymnasium.error.ClosedEnvironmentError: after `close`.
+        """
         _ = self.episode_seed
-        return np.asarray(self._observation["color"])
+        if self.render_mode is None:
+            gymnasium.logger.warn('render() draws nothing: make the environment with render_mode="rgb_array"')
+        if self.render_mode != "rgb_array":
+            return None
+        self._studio = self._studio or Studio()
+        if self._taken:
+            self._studio.follow(self.motion)
+        else:
+            self._studio.rest(self.motion)
+        return self._studio.picture(self.world)
 
     def close(self) -> None:
-        """Disconnect from the simulator."""
+        """Disconnect from the simulator; further calls do nothing."""
+        self._closed = True
         self.world.close()
+        if self._studio is not None:
+            self._studio.close()
+            self._studio = None
+
+    def __copy__(self) -> "PickPlaceEnv":
+        return copy.deepcopy(self)  # two environments cannot share a simulation
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._require_open()
+        shown = None if self.render_mode == "human" else self.render_mode
+        played = None if self._seed is None else Played(self._seed, self._taken, self.poses())
+        return self.__dict__ | {"_studio": None, "render_mode": shown, "_played": played}
+
+    def __setstate__(self, content: dict[str, Any]) -> None:
+        played, over = content["_played"], content["_over"]
+        self.__dict__.update({name: value for name, value in content.items() if name != "_played"})
+        # A copied world is an empty one, in which the episode is played again.
+        if played is not None:
+            self._play(played)
+            self._over = over
 
     def poses(self) -> Array:
         """World poses (B, 7) of all bodies: position [m] and quaternion xyzw."""
+        self._require_open()
         return self.world.poses()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make a new one")
+
+    def _fields(self) -> dict[str, tuple[int, ...]]:
+        return {name: space.shape or () for name, space in self.action_space.spaces.items()}
+
+    def _start(self, seed: int) -> None:
+        """Start the episode of a seed."""
+        self._seed, self._taken, self._over = None, [], False
+        self._noise = np.random.default_rng([seed, 0, 1])
+        self.camera.begin(np.random.default_rng([seed, 0, 2]))
+        self.problem.build(self.world, self.motion, seed)
+        self.motion.begin(np.random.default_rng([seed, 0, 3]))
+        self._holds = self.problem.holds(self.world)
+        self._observation = self._observe()
+        self._seed = seed
+
+    def _act(self, fields: Mapping[str, ArrayLike]) -> str:
+        """Carry out an action; returns how the primitive ended."""
+        action = Action.from_dict(fields)
+        self._taken.append({name: np.array(fields[name], np.float32) for name in self._fields()})
+        reason = pick_and_place(self.world, self.motion, action)
+        self._holds = self.problem.holds(self.world)
+        self._observation = self._observe()
+        return reason
+
+    def _ended(self) -> str:
+        """Why the episode ends now: `success`, `steps`, or empty if it goes on."""
+        if self._holds.all():
+            return "success"
+        return "steps" if len(self._taken) >= self.problem.max_steps else ""
+
+    def _play(self, played: Played) -> str:
+        """Play an episode again; returns how its last primitive ended.
+
+        Raises:
+            UserError: it comes to other poses.
+        """
+        reason = OK
+        self._start(played.seed)
+        for action in played.actions:
+            reason = self._act(action)
+        difference = compare(self.poses(), played.poses)
+        if difference:
+            self._seed = None
+            raise UserError(
+                f"played again, the episode comes to other poses ({difference}): bodies were moved by other means than "
+                "actions, or options, version or machine are not those that the state is from; reset the environment"
+            )
+        return reason
 
     def _observe(self) -> Observation:
         color, height = self.camera.observe(self.world, self._noise)

@@ -1,15 +1,18 @@
 """The scripted expert's run of an episode, and the goal sequence it leaves behind."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.envs.action import SPACE
 from multiravens.envs.environment import Observation, PickPlaceEnv
 from multiravens.envs.problem import pointer
+from multiravens.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,11 @@ Chosen = tuple[dict[str, NDArray[np.float32]], float]
 
 
 def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
-    """Run the expert through the episode of a seed; it acts through the public action alone."""
+    """Run the expert through the episode of a seed; it acts through the public action alone.
+
+    The episode that was under way in the environment ends, and `step` refuses until the next reset.
+    """
+    env = unwrapped(env)
 
     def asked(_: Observation) -> Chosen | None:
         action = env.expert()
@@ -89,6 +96,7 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
         seed: of the episode.
         choose: gives the next action for what is observed; None when it knows nothing to do.
     """
+    env = unwrapped(env)
     observation, info = env.reset(seed=seed)
     frames, infos = [observation], [info]
     actions: list[dict[str, NDArray[np.float32]]] = []
@@ -107,6 +115,7 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
         infos.append(info)
         rewards.append(reward)
         ended = terminated or truncated
+    env.end_episode()
     holds = np.array([info["holds"] for info in infos])
     success = bool(holds[-1].all())
     return Demonstration(
@@ -155,13 +164,26 @@ def goal_frames(holds: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def goal_sequence(env: PickPlaceEnv, seed: int) -> GoalSequence:
-    """The goal sequence of a seed, from an expert's run. The environment is left at the end of that run.
+    """The goal sequence of a seed, from an expert's run in a copy of an environment; its own episode stays as it is.
 
     Raises:
         RuntimeError: the expert does not reach every sub-goal from this start.
     """
-    run = demonstrate(env, seed)
+    with closing(unwrapped(env).blank_copy()) as other:
+        run = demonstrate(other, seed)
     if not run.success:
         raise RuntimeError(f"no goal sequence for seed {seed} of {run.problem}: {run.reason}")
     frames = run.goal_frames
     return GoalSequence(run.color[frames], run.height[frames], run.poses[frames], run.subgoals)
+
+
+def unwrapped(env: PickPlaceEnv | gymnasium.Env[Any, Any]) -> PickPlaceEnv:
+    """The environment inside gymnasium's wrappers.
+
+    Raises:
+        UserError: it is not one of ours.
+    """
+    inner = env.unwrapped if isinstance(env, gymnasium.Env) else env
+    if not isinstance(inner, PickPlaceEnv):
+        raise UserError(f"{type(env).__name__} is no environment of multiravens: make one with multiravens.envs.make")
+    return inner

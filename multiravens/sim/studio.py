@@ -5,6 +5,7 @@ simulation. The two are joined by depth. The table and shadows are painted from 
 than what Bullet's software renderer would draw.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -12,8 +13,10 @@ import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
+from multiravens.errors import UserError
 from multiravens.geometry import BOUNDS, Array, quaternion_yaw, wrap_angle
 from multiravens.sim.arm import BASE, Arm
+from multiravens.sim.connection import connect
 from multiravens.sim.lamp import AMBIENT, DIFFUSE, TOWARDS, Lamp, Map
 from multiravens.sim.motion import HOME, ArmMotion, Motion
 from multiravens.sim.world import World
@@ -23,7 +26,10 @@ View = tuple[Image, Map]
 
 SUPERSAMPLING = 1.5
 """Pictures are drawn this much larger and reduced, which smooths edges."""
+REST = (0.3, -0.42, 0.1)
+"""The shown tip before and after a run of a floating gripper [m]."""
 _NEAR, _FAR = 0.5, 3.5  # clipping distances [m]
+_LOWEST = 0.1  # of the eye above the table [m]
 
 _TABLE = ((-0.34, 0.86), (-0.78, 0.78))  # extent of the table along x and y [m]
 _THICKNESS = 0.035  # of the table's top [m]
@@ -31,6 +37,9 @@ _WOOD, _EDGE, _MAT, _LINE = (222, 211, 196), (176, 160, 141), (106, 112, 121), (
 _WALL = ((214, 220, 228), (243, 245, 248))  # backdrop, from bottom to top
 
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+
+
+Spot = tuple[float, float, float]
 
 
 class Lens(NamedTuple):
@@ -42,8 +51,8 @@ class Lens(NamedTuple):
         field: vertical angle of view [degrees].
     """
 
-    eye: tuple[float, float, float]
-    target: tuple[float, float, float]
+    eye: Spot
+    target: Spot
     field: float
 
 
@@ -52,6 +61,44 @@ WHOLE = Lens((1.95, -0.2, 1.3), (0.33, 0.01, 0.25), 37.0)
 """The table with the whole arm."""
 CLOSE = Lens((1.6, -0.07, 1.5), (0.475, 0.0, 0.02), 18.6)
 """The workspace alone, for a picture twice as wide as high."""
+
+
+_DISTANCES, _FIELDS = (0.7, 3.0), (2.0, 120.0)
+"""Least and greatest distance of the eye from the target [m] and vertical angle of view [degrees]."""
+
+
+def adjusted(
+    lens: Lens,
+    eye: Sequence[float] | None = None,
+    target: Sequence[float] | None = None,
+    field: float | None = None,
+) -> Lens:
+    """A lens with other values for those that are given.
+
+    Raises:
+        UserError: they are not numbers of a view from above the table.
+    """
+    out = Lens(
+        lens.eye if eye is None else _spot("lens.eye", eye, lens.eye),
+        lens.target if target is None else _spot("lens.target", target, lens.target),
+        lens.field if field is None else float(field),
+    )
+    distance = float(np.linalg.norm(np.subtract(out.eye, out.target)))
+    if out.eye[2] < _LOWEST or not _DISTANCES[0] <= distance <= _DISTANCES[1]:
+        raise UserError(
+            f"lens.eye={list(out.eye)} is {distance:.2f} m from lens.target={list(out.target)}: give a place at least "
+            f"{_LOWEST} m above the table and {_DISTANCES[0]} to {_DISTANCES[1]} m away"
+        )
+    if not _FIELDS[0] <= out.field <= _FIELDS[1]:
+        raise UserError(f"lens.field={out.field}: give {_FIELDS[0]:g} to {_FIELDS[1]:g} degrees")
+    return out
+
+
+def _spot(name: str, given: Sequence[float], default: Spot) -> Spot:
+    if len(given) != 3 or not all(isinstance(value, int | float) for value in given):
+        raise UserError(f"{name}={list(given)}: give x, y and z in metres, such as {list(default)}")
+    x, y, z = map(float, given)
+    return x, y, z
 
 
 class Studio:
@@ -64,7 +111,7 @@ class Studio:
 
     def __init__(self, size: tuple[int, int] = (560, 720), lens: Lens = WHOLE) -> None:
         self.size = size
-        self._client = pybullet.connect(pybullet.DIRECT)
+        self._client, self._disconnect = connect(self)
         self._arm = Arm(self._client)
         self._camera = _Camera((round(size[0] * SUPERSAMPLING), round(size[1] * SUPERSAMPLING)), lens)
         self._lamp = Lamp()
@@ -79,10 +126,8 @@ class Studio:
         self.place(np.array(HOME), 0.0)
 
     def close(self) -> None:
-        """Disconnect the studio's client; further calls do nothing."""
-        if self._client >= 0:
-            pybullet.disconnect(self._client)
-            self._client = -1
+        """Disconnect the studio's client, as happens by itself when nothing uses it; further calls do nothing."""
+        self._disconnect()
 
     def follow(self, motion: Motion) -> None:
         """Bring the shown arm to where a motion's tip is."""
@@ -92,6 +137,13 @@ class Studio:
             self._arm.set_joints(motion.arm.joints())
         else:
             self.place(tip.position, quaternion_yaw(tip.quaternion))
+
+    def rest(self, motion: Motion) -> None:
+        """Show the arm where it waits: a real one where it is, one that follows a floating gripper out of the way."""
+        if isinstance(motion, ArmMotion):
+            self.follow(motion)
+        else:
+            self.place(np.array(REST), 0.0)
 
     def place(self, position: Array, yaw: float) -> None:
         """Bring the shown arm's tip to a position (3,) [m] and yaw [rad]; out of reach, it stays where it was."""
@@ -174,7 +226,9 @@ class _Camera:
     def __init__(self, size: tuple[int, int], lens: Lens) -> None:
         self.size, self.eye = size, np.array(lens.eye)
         height, width = size
-        self._view = pybullet.computeViewMatrix(lens.eye, lens.target, (0, 0, 1))
+        steep = np.linalg.norm(np.subtract(lens.eye, lens.target)[:2]) < 0.01
+        # Seen from straight above, +x is towards the viewer, as from the front.
+        self._view = pybullet.computeViewMatrix(lens.eye, lens.target, (-1, 0, 0) if steep else (0, 0, 1))
         self._projection = pybullet.computeProjectionMatrixFOV(lens.field, width / height, _NEAR, _FAR)
         self._axes = np.array(self._view).reshape(4, 4)[:3, :3]  # columns: right, up, back
         scale = np.tan(np.radians(lens.field) / 2)
@@ -252,12 +306,8 @@ def _paint_table(camera: _Camera) -> tuple[Image, Map]:
     top = eye[2] / -np.minimum(rays[..., 2], -1e-3)
     spot = eye + rays * top[..., None]
     on_top = _inside(spot, _TABLE, 0.03) < 0
-    # The front edge's face, which is nearer to the viewer than what it hides.
-    face = (_TABLE[0][1] - eye[0]) / np.minimum(rays[..., 0], -1e-3)
-    hit = eye + rays * face[..., None]
-    on_face = (hit[..., 2] < 0) & (hit[..., 2] > -_THICKNESS) & (abs(hit[..., 1]) < _TABLE[1][1] - 0.02)
-    color[on_face] = _EDGE
-    distance[on_face] = face[on_face]
+    for axis, side in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        _paint_edge(camera, axis, side, color, distance)
     color[on_top] = _WOOD
     mat = _inside(spot, tuple(BOUNDS[:2] + np.array([-0.02, 0.02])), 0.02)
     color[mat < 0] = _MAT
@@ -265,6 +315,29 @@ def _paint_table(camera: _Camera) -> tuple[Image, Map]:
     color[line] = _LINE
     distance[on_top] = top[on_top]
     return color, distance
+
+
+def _paint_edge(camera: _Camera, axis: int, side: int, color: Image, distance: Map) -> None:
+    """Paint the face of one of the table's edges, if the viewer is outside of it: it hides what is behind.
+
+    Args:
+        camera: the viewer's.
+        axis: 0 for an edge along y, 1 for one along x.
+        side: 0 for the lower one, 1 for the upper one.
+        color: (H, W, 3), painted on.
+        distance: (H, W) along the optical axis [m], likewise.
+    """
+    rays, eye, edge = camera.rays, camera.eye, _TABLE[axis][side]
+    outwards = 1 if side else -1
+    if (eye[axis] - edge) * outwards <= 0:
+        return
+    face = (edge - eye[axis]) / (np.minimum(rays[..., axis] * outwards, -1e-3) * outwards)
+    hit = eye + rays * face[..., None]
+    lower, upper = _TABLE[1 - axis]
+    along = (hit[..., 1 - axis] > lower + 0.02) & (hit[..., 1 - axis] < upper - 0.02)
+    seen = along & (hit[..., 2] < 0) & (hit[..., 2] > -_THICKNESS) & (face < distance)
+    color[seen] = _EDGE
+    distance[seen] = face[seen]
 
 
 def _inside(spot: Array, extent: tuple, corner: float) -> Array:

@@ -1,6 +1,5 @@
 """One Bullet simulation: a table, the bodies on it, and simulated time."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,9 @@ import numpy as np
 import pybullet
 from numpy.typing import ArrayLike
 
-from multiravens.errors import UserError
-from multiravens.geometry import Array, Pose, transform
+from multiravens.geometry import Array, Pose, invert, multiply, transform
+from multiravens.sim import urdf
+from multiravens.sim.connection import connect
 from multiravens.sim.shapes import Shape
 
 TICK = 1 / 240
@@ -23,6 +23,7 @@ STILL = 0.005
 """A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
 BEAD_STILLNESS = 2
 """Beads must be this many times slower before they sleep: at 5 mm/s a heap of them may still be toppling."""
+IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
 MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
 
@@ -35,12 +36,14 @@ class Body:
         name: unique within the episode, such as `placing/part 0`.
         kind: `static`, `rigid` or `bead`.
         centre: (3,) centre of mass in the shape's frame [m]; Bullet's own poses are those of this point.
+        turned: (4,) quaternion xyzw of the axes that Bullet's poses are of, in the shape's frame; None for the same.
     """
 
     id: int
     name: str
     kind: str
     centre: Array
+    turned: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,11 @@ class World:
         gui: open Bullet's viewer instead of simulating without a window.
 
     Raises:
-        UserError: a viewer is asked for where there is no display.
+        UserError: a viewer is asked for and cannot be opened.
     """
 
     def __init__(self, gui: bool = False) -> None:
-        if gui and not os.environ.get("DISPLAY"):
-            raise UserError("gui=true needs a display and DISPLAY is not set; use gui=false and `render` for a video")
-        self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        self.client, self._disconnect = connect(self, gui)
         if gui:
             # The workspace from the front, without the panels that would cover it.
             pybullet.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0, physicsClientId=self.client)
@@ -89,10 +90,13 @@ class World:
         self.reset()
 
     def close(self) -> None:
-        """Disconnect from Bullet; further calls do nothing."""
-        if self.client >= 0:
-            pybullet.disconnect(self.client)
-            self.client = -1
+        """Disconnect from Bullet, as happens by itself when nothing uses the world; further calls do nothing."""
+        self._disconnect()
+        self.client = -1
+
+    def __reduce__(self) -> tuple[type["World"], tuple[()]]:
+        """Make a copy or a pickle an empty world of its own, without a viewer: Bullet's bodies cannot be copied."""
+        return World, ()
 
     def reset(self) -> None:
         """Empty the world: only the table is left."""
@@ -165,27 +169,23 @@ class World:
         body = shape.create(self.client, mass, [position], pose.quaternion)[0]
         return self._register(Body(body, name, kind or ("rigid" if mass > 0 else "static"), centre), dynamics)
 
-    def add_urdf(self, name: str, path: Path, pose: Pose, scale: float = 1.0) -> int:
-        """Put a user's URDF body into the world, its base frame at a pose.
+    def add_urdf(self, name: str, path: Path, pose: Pose, scale: float = 1.0, frame: Pose = IDENTITY) -> int:
+        """Put a user's URDF body into the world.
+
+        Args:
+            name: unique name.
+            path: of the file.
+            pose: of the body's frame in the world.
+            scale: of all lengths in the file.
+            frame: the body's frame in the file's, after scaling.
 
         Raises:
-            UserError: the file is missing, or Bullet cannot load it.
+            UserError: the file is missing, Bullet cannot load it, or the body cannot be moved as a whole.
         """
-        if not path.is_file():
-            raise UserError(f"no URDF file {str(path)!r}; give a path that exists, relative ones start here")
-        try:
-            body = pybullet.loadURDF(
-                str(path),
-                list(pose.position),
-                list(pose.quaternion),
-                globalScaling=scale,
-                flags=pybullet.URDF_ENABLE_CACHED_GRAPHICS_SHAPES,
-                physicsClientId=self.client,
-            )
-        except pybullet.error as error:
-            raise UserError(f"{str(path)!r} cannot be loaded as a URDF ({error}); try it in Bullet's viewer") from error
-        centre = np.array(pybullet.getDynamicsInfo(body, -1, physicsClientId=self.client)[3])
-        return self._register(Body(body, name, "rigid", centre), {})
+        body, centre = urdf.load(self.client, path, scale, multiply(pose, invert(frame)))
+        local = multiply(invert(frame), centre)
+        turned = None if np.allclose(local.quaternion, IDENTITY.quaternion) else local.quaternion
+        return self._register(Body(body, name, "rigid", local.position, turned), {})
 
     def add_chain(
         self, name: str, shape: Shape, positions: Array, mass: float, closed: bool, **dynamics: float
@@ -262,7 +262,9 @@ class World:
     def pose(self, body: int) -> Pose:
         """World pose of a body's shape frame."""
         position, quaternion = pybullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
-        centred = Pose(np.array(position), np.array(quaternion))
+        centred, turned = Pose(np.array(position), np.array(quaternion)), self.bodies[body].turned
+        if turned is not None:
+            return multiply(centred, invert(Pose(self.bodies[body].centre, turned)))
         return Pose(transform(centred, -self.bodies[body].centre[None])[0], centred.quaternion)
 
     def positions(self, bodies: Sequence[int]) -> Array:
@@ -334,6 +336,20 @@ class World:
             left = np.array(again)
         return heights
 
+    def seen_above(self, body: int, spacing: float) -> Array:
+        """Points (N, 3) [m] of a body that are seen from above, so far apart in x and y, or further if it is large."""
+        lower, upper = self.bounds(body)
+        sides = np.maximum(upper - lower, 1e-6)[:2]
+        spacing = max(spacing, float(np.sqrt(sides.prod() / 16_000)))
+        axes = [np.arange(low, high + spacing, spacing) for low, high in zip(lower[:2], upper[:2], strict=True)]
+        grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)[:16_000]
+        starts, ends = (
+            np.c_[grid, np.full(len(grid), upper[2] + 0.01)],
+            np.c_[grid, np.full(len(grid), lower[2] - 0.01)],
+        )
+        hits = pybullet.rayTestBatch(starts.tolist(), ends.tolist(), physicsClientId=self.client)
+        return np.array([hit[3] for hit in hits if hit[0] == body]).reshape(-1, 3)
+
     def touching(self, body: int, link: int = -1) -> list[tuple[int, Array, float]]:
         """Bodies in contact with a body: their identifiers, contact points (3,) [m] and distances [m]."""
         contacts = pybullet.getContactPoints(bodyA=body, linkIndexA=link, physicsClientId=self.client)
@@ -347,10 +363,10 @@ class World:
     def move(self, body: int, pose: Pose) -> None:
         """Put a body at a pose [m] at rest, as a hand would (used by initial states and tests)."""
         self.wake()
-        position = transform(pose, self.bodies[body].centre[None])[0]
-        pybullet.resetBasePositionAndOrientation(
-            body, list(position), list(pose.quaternion), physicsClientId=self.client
-        )
+        centre, turned = self.bodies[body].centre, self.bodies[body].turned
+        quaternion = pose.quaternion if turned is None else multiply(pose, Pose(centre, turned)).quaternion
+        position = transform(pose, centre[None])[0]
+        pybullet.resetBasePositionAndOrientation(body, list(position), list(quaternion), physicsClientId=self.client)
         pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
 
     def strand(self, body: int, reach: int = 3) -> set[int]:
