@@ -12,10 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiravens import cli
-from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, user_path
-from multiravens.data.splits import parse_splits
+from multiravens.data.splits import known_splits
 from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
@@ -40,9 +39,6 @@ def evaluate(config: DictConfig) -> None:
     for name in ("episodes", "workers"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]}: give 1 or more")
-    test = parse_splits(OmegaConf.to_container(compose("demos").splits, resolve=True))["test"]
-    if config.first_seed not in test:
-        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
     if config.run is None and config.get("agent") is not None and "_target_" not in config.agent:
         raise UserError(f"{config.agent.name} has to be trained first: give its folder as run=FOLDER")
     if (config.run is None) == (config.get("agent") is None):
@@ -52,6 +48,7 @@ def evaluate(config: DictConfig) -> None:
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
     shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
+    seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
     try:
@@ -65,8 +62,7 @@ def evaluate(config: DictConfig) -> None:
         wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
-            seeds = range(config.first_seed, test.stop)
-            content = wanted | _measured(problem, actor, environment, config, seeds, shown[problem])
+            content = wanted | _measured(problem, actor, environment, config, seeds[problem], shown[problem])
             write_evaluation(path, content)
         _add_rows(table, problem, content)
         other = others[problem]
@@ -164,6 +160,14 @@ def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | No
     store = Store.open(folder)
     store.refuse_other(environment)
     return store
+
+
+def _seeds(config: DictConfig, demonstrations: Store | None) -> range:
+    """Seeds of the test split from `first_seed` on; where demonstrations of it are given, the split is theirs."""
+    test = demonstrations.seeds if demonstrations else known_splits()["test"]
+    if config.first_seed not in test:
+        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
+    return range(config.first_seed, test.stop)
 
 
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:

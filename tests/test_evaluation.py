@@ -19,6 +19,7 @@ from multiravens.evaluate import main
 from multiravens.evaluation import Measured, compare, described, measure
 from multiravens.lanes import Lane, Start
 from multiravens.restored import environment_of, refuse_foreign
+from multiravens.runs import read_evaluation
 
 ENVIRONMENT = {
     name: value
@@ -215,6 +216,21 @@ def test_goals_come_from_demonstrations_where_there_are_some(
     assert measured["goals"] == "demonstrations" and measured["skipped"] == [{"reason": "it fell", "seed": 100_002}]
     assert main([*words, f"data={data}", "overrides=['problem.order=shuffled']"]) == 2
     assert "was made with problem.order='sequential' instead of 'shuffled'" in capsys.readouterr().err
+
+
+def test_seeds_are_those_of_the_demonstrations_own_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    store = Store.create(data, "stacking", "test", range(500_000, 500_010), ENVIRONMENT)
+    with store.writing():
+        store.write_rejected({500_000: "it fell"})
+    words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=1", f"out={tmp_path / 'out'}"]
+    assert main([*words, f"data={data}"]) == 2
+    assert "first_seed=100000: give one of the test split, 500000 to 500009" in capsys.readouterr().err
+    assert main([*words, f"data={data}", "first_seed=500000"]) == 0
+    measured = read_evaluation(tmp_path / "out" / "stacking.json")
+    assert [row["seed"] for row in measured["episodes"]] == [500_001]
 
 
 def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
