@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from multiravens.data.files import read_json, user_path, write_json, write_whole
+from multiravens.data.files import read_json, user_path, write_rows, write_whole
 from multiravens.data.shards import find_shards
 from multiravens.errors import UserError, quote
 from multiravens.values import flatten
@@ -163,10 +163,10 @@ def _is_whole(part: Mapping[str, Any]) -> bool:
 
 
 def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an evaluation of one problem.
+    """Write an evaluation of one problem, a line for each episode.
 
     Raises:
         UserError: the disk refuses.
     """
     form, version = _EVALUATION_FORMAT
-    write_json(path, {"format": form, "version": version, **content})
+    write_rows(path, {"format": form, "version": version, **content})
