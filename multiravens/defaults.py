@@ -1,6 +1,7 @@
 """Runs beside today's configurations: which options differ, and the names of what was chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -49,8 +50,8 @@ def _has(options: Mapping[str, Any], name: str) -> bool:
 def _defaults(before: Mapping[str, Any], name: str, composed: Mapping[str, Any]) -> list[Any]:
     """An option's default in every choice of its group; where the run is older than the group, in the one composed."""
     group = name.partition(".")[0]
-    choices = _choices(group) if isinstance(before.get(group), Mapping) else {}
-    sources: list[Mapping[str, Any]] = [dict(flatten(content, group)) for content in choices.values()] or [composed]
+    files = choices(group) if isinstance(before.get(group), Mapping) else {}
+    sources: list[Mapping[str, Any]] = [dict(flatten(content, group)) for content in files.values()] or [composed]
     return [source[name] for source in sources if name in source]
 
 
@@ -69,7 +70,7 @@ def chosen_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _name(group: str, node: Mapping[str, Any]) -> str:
-    for name, content in _choices(group).items():
+    for name, content in choices(group).items():
         if _filled(node, content) == content:
             return name
     built = (node.get("streams") or node["network"]) if group == "backbone" else node
@@ -77,10 +78,18 @@ def _name(group: str, node: Mapping[str, Any]) -> str:
     return kind.removesuffix("Streams").removesuffix("Tasks").removesuffix("Steps").lower()
 
 
-def _choices(group: str) -> dict[str, dict[str, Any]]:
-    """The files of a group by name, ours before the user's; what is no YAML is told where it is composed."""
+def choices(group: str, roots: Sequence[Path] | None = None) -> dict[str, dict[str, Any]]:
+    """Read the files of a group by name.
+
+    Args:
+        group: its name.
+        roots: folders to look in, the first that has a name first; None for ours and the user's.
+
+    Returns:
+        Their contents; what is no YAML is left out, and told where it is composed.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for path in (path for root in search_path(None) for path in sorted((root / group).glob("*.yaml"))):
+    for path in (path for root in roots or search_path(None) for path in sorted((root / group).glob("*.yaml"))):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):

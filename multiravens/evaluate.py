@@ -20,7 +20,17 @@ from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
-from multiravens.runs import ACTING, EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
+from multiravens.runs import (
+    ACTING,
+    EVALUATION,
+    find_run,
+    hash_weights,
+    is_packaged,
+    read_config,
+    read_evaluation,
+    write_evaluation,
+)
+from multiravens.source import package_source, users_source
 from multiravens.statistics import spelled, spelled_outcome
 
 EXPERT = "expert"
@@ -50,7 +60,7 @@ def evaluate(config: DictConfig) -> None:
     shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
     seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
-    out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
+    out = _out(config, actor)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,11 +94,20 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     return actor, read_config(run)
 
 
+def _out(config: DictConfig, actor: Any) -> Path:
+    """The folder for the results; what comes with the program keeps the record of how it was measured."""
+    if config.out or not config.run:
+        return user_path(str(config.out or actor.name))
+    run = find_run(str(config.run))
+    return Path("measured") / run.name if is_packaged(run) else run / EVALUATION
+
+
 def _wanted(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What decides the numbers of a problem."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
+    built = [_plain(config[name]) for name in ("loader", "view", "beside_agents")]
     return {
         "problem": problem,
         "agent": actor.name,
@@ -100,6 +119,8 @@ def _wanted(
         "acting": acting,
         "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
         "program": cli.installed_version(),
+        "source": package_source(),
+        "users_source": users_source(environment, acting, *built),
     }
 
 
@@ -108,7 +129,10 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = {"goals": EXPERT} | read_evaluation(path)
-    if any(content.get(name) != value for name, value in wanted.items()):
+    differing = {name for name, value in wanted.items() if content.get(name) != value}
+    if differing and differing <= {"source", "users_source"}:
+        print(f"{path} was measured by other code than there is now: it is measured again")
+    if differing:
         return None
     print(f"{path} was measured before; remove it to measure again")
     return content
@@ -174,7 +198,7 @@ def _other(problem: str, environment: Mapping[str, Any], against: str | None) ->
     """What another run reached, read before anything is measured."""
     if against is None:
         return None
-    other = read_evaluation(user_path(str(against)) / EVALUATION / f"{problem}.json")
+    other = read_evaluation(find_run(str(against)) / EVALUATION / f"{problem}.json")
     if environment != other["environment"]:
         raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
     return other
@@ -187,11 +211,12 @@ def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], a
         comparison = compare(content, other)
     except ValueError as error:
         raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
+    by = "" if content["source"] == other.get("source") else f"; {against} was measured by other code"
     word = "level with" if comparison.mean == 0 else "ahead of" if comparison.mean > 0 else "behind"
     return (
         f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
         f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "
-        f"{comparison.ahead:.1%} of the resamples"
+        f"{comparison.ahead:.1%} of the resamples{by}"
     )
 
 

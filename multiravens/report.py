@@ -81,7 +81,7 @@ def report(config: DictConfig) -> None:
         pictures += [picture for run in runs for picture in gallery(run, config)]
     for name, _, content in pictures:
         write_whole(out / f"{name}.png", content)
-    write_whole(out / "report.md", markdown(rows).encode())
+    write_whole(out / "report.md", "\n".join(filter(None, [markdown(rows), _sources(runs)])).encode())
     write_whole(out / "report.html", page(runs, rows, pictures).encode())
     print(f"{out / 'report.html'}: {len(runs)} runs, {len(rows)} rows, {len(pictures)} pictures")
 
@@ -265,10 +265,11 @@ def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Seque
         "</pre></details>"
         for run in runs
     )
+    note = html.escape(f"{NOTE} {_sources(runs)}".strip())
     missing = "" if rows else "<p>No run here was measured yet: run multiravens.evaluate.</p>"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>MultiRavens report</title><style>{_STYLE}</style>'
-        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{NOTE}</p>'
+        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{note}</p>'
         f"<h2>Pictures</h2>{images}<h2>Settings</h2>{settings}</html>"
     )
 
@@ -279,6 +280,16 @@ _HEADINGS = ("problem", "run", "agent", "demos", "steps", "sampling", "mean retu
 def _cells(row: Mapping[str, Any]) -> list[str]:
     texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
     return [*texts, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
+
+
+def _sources(runs: Sequence[Run]) -> str:
+    """Tell which code measured each run, unless it was the same for all."""
+    found = {run.label: sorted({content["source"] or "" for content in run.evaluations.values()}) for run in runs}
+    if len({source for sources in found.values() for source in sources}) < 2:
+        return ""
+    by = {label: " and ".join(source[:8] or "code not noted" for source in sources) for label, sources in found.items()}
+    told = ", ".join(f"{label} by {name}" for label, name in by.items() if name)
+    return f"Not all were measured by the same code: {told}.\n"
 
 
 def _sampling(chosen: Mapping[str, str]) -> str:

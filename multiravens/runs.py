@@ -29,6 +29,7 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "inhibition": int | float,
     "patience": int,
     "weights": str | None,
+    "source": str | None,
     "environment": dict,
     "beside": dict,
 }
@@ -71,6 +72,11 @@ def find_run(run: str | Path) -> Path:
     folder = user_path(run)
     packaged = Path(__file__).parent / folder
     return packaged if folder.parts[:2] == PACKAGED and not folder.exists() and packaged.exists() else folder
+
+
+def is_packaged(run: Path) -> bool:
+    """Say whether a run is one of the trained agents that come with the program."""
+    return run.resolve().is_relative_to(Path(__file__).parent.joinpath(*PACKAGED).resolve())
 
 
 def hash_weights(folder: Path) -> str:
@@ -132,10 +138,13 @@ def refuse_interpolation(node: object, where: object) -> None:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """What an evaluation of one problem wrote.
 
+    Returns:
+        Its fields; `source` is None where it was measured before that was noted, by whatever code.
+
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    content = _OLDER | read_json(path, *_EVALUATION_FORMAT)
+    content = _OLDER | {"source": None} | read_json(path, *_EVALUATION_FORMAT)
     parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
     for name, kind in _EVALUATION_FIELDS.items():
         if not parts or name not in content or not isinstance(content[name], kind):
