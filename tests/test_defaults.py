@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from multiravens import configuration, train
+from multiravens import configuration, report, train, transfer
 from multiravens.configuration import CONFIGS
 from multiravens.defaults import chosen_names, defaults_of, differing_options
 from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
@@ -139,8 +139,17 @@ def test_a_users_own_choice_is_named_as_its_file(made: Path, tmp_path: Path) -> 
 
 
 def test_damaged_names_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from multiravens import report
-
     write_config(run, {**read_config(run), "chosen": {"backbone": 5}})
     assert report.main([f"runs=[{run}]", "gallery=0", f"out={run / 'report'}"]) == 2
     assert "its configuration has no valid chosen" in capsys.readouterr().err
+
+
+def test_an_agent_older_than_an_option_can_be_taught(made: Path, run: Path) -> None:
+    synthetic.write(made / "data", 2, "other")
+    config = read_config(run)
+    write_config(run, without(config, "ema", "augmentation", "chosen"))
+    words = [f"run={run}", "problem=other", "train=full", "demos=2", "steps=1", "batch=2", f"data={made / 'data'}"]
+    assert transfer.main([*words, f"out={run.parent / 'taught'}"]) == 0
+    taught = read_config(run.parent / "taught")
+    assert (taught["ema"], taught["augmentation"]) == (config["ema"], config["augmentation"])
+    assert taught["chosen"] == NAMES
