@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from multiravens.agents.agent import Action, View
 from multiravens.agents.checkpoint import fill, read_tensors
@@ -36,17 +37,23 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     fusion = backbone["streams"] or config["fusion"]
     if backbone["streams"] and instantiate(config["fusion"]).func is SplitStreams:
         raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack, or backbone=small")
-    network = instantiate(backbone["network"])
+    network, made = instantiate(backbone["network"]), list[nn.Module]()
+
+    def noted(*arguments: Any, **options: Any) -> nn.Module:
+        made.append(network(*arguments, **options))
+        return made[-1]
+
     try:
         streams = instantiate(fusion)(
-            backbone=network,
+            backbone=noted,
             goals=conditioning.images,
             features=agent["features"],
             problems=config["problems"] or ["placing"],
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    _check_sizes(agent, backbone["network"], FACTORS[config["resolution"]])
+    for stride in sorted({_stride(each) for each in made} or {1}):
+        _check_sizes(agent, stride, FACTORS[config["resolution"]])
     pixel = PIXEL * FACTORS[config["resolution"]]
     cell, crop = max(round(agent["cell"] / pixel), 1), max(round(agent["crop"] / pixel), 1)
     reach = max(round(agent["reach"] / pixel / cell), 1)
@@ -54,7 +61,13 @@ def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     return Transporter(streams, channels, crop, agent["rotations"], cell, reach), conditioning
 
 
-def _check_sizes(agent: Mapping[str, Any], network: Mapping[str, Any], factor: int) -> None:
+def _stride(network: nn.Module) -> int:
+    """Side of a network's patches [pixels], by its attribute: its configuration may leave that to a default."""
+    stride = getattr(network, "stride", 1)
+    return stride if isinstance(stride, int) else 1  # a convolution has a pair
+
+
+def _check_sizes(agent: Mapping[str, Any], stride: int, factor: int) -> None:
     for name in ("features", "rotations"):
         if not agent[name] >= 1:
             raise UserError(f"agent.{name}={agent[name]}: give 1 or more")
@@ -62,7 +75,7 @@ def _check_sizes(agent: Mapping[str, Any], network: Mapping[str, Any], factor: i
         if not agent[name] > 0:
             raise UserError(f"agent.{name}={agent[name]}: give more than 0 [m]")
     sides = [side // factor for side in SHAPE]
-    stride, cell = network.get("stride", 1), max(round(agent["cell"] / (PIXEL * factor)), 1)
+    cell = max(round(agent["cell"] / (PIXEL * factor)), 1)
     if stride < 1 or any(side % stride for side in sides):
         raise UserError(f"backbone.network.stride={stride}: give a divisor of {sides[0]} and {sides[1]}")
     if cell % stride or any(side % cell for side in sides):

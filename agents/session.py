@@ -27,6 +27,7 @@ from multiravens.data.augmentation import SE2
 from multiravens.data.demonstrations import Demonstrations, load
 from multiravens.data.files import locked, remove_temporaries, user_path
 from multiravens.data.sampling import Catalogue, Sampler
+from multiravens.defaults import chosen_names, differing_options
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
@@ -103,6 +104,7 @@ def learn(
     folder, out_of_time = user_path(config["run"]), _clock(config.get("minutes"))
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
+    described["chosen"] = chosen_names({name: described[name] for name in described if name != "chosen"})
     fabric = fabric_of(config)
     fabric.launch()
     with locked(folder, "run") if fabric.is_global_zero else nullcontext():
@@ -369,10 +371,11 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds weights and no {CONFIG} that says of what: give another run=FOLDER")
     before, now = (
-        dict(flatten({name: value for name, value in config.items() if name not in (*_WHERE, "version")}))
+        {name: value for name, value in config.items() if name not in (*_WHERE, "version", "chosen")}
         for config in (read_config(folder), described)
     )
-    changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    changed = differing_options(before, now)
+    before, now = dict(flatten(before)), dict(flatten(now))
     if changed:
         pairs = [(name, quote(before.get(name)), quote(now.get(name))) for name in changed[:3]]
         shown = ", ".join(f"{name}: {there} there, {here} now" for name, there, here in pairs)

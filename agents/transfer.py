@@ -21,6 +21,7 @@ from multiravens.agents.transporter import Transporter
 from multiravens.agents.unlabelled import OBJECTIVES, UnlabelledTrainer, choose, entropies
 from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked, user_path
+from multiravens.defaults import defaults_of
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config, write_config
@@ -158,7 +159,10 @@ def _merged(
             streams["start"] = config["start"]
     elif kind not in ALONE:
         raise UserError(f"{source} has no programs: train one with backbone=modular, or give train=full or scratch")
+    defaults = defaults_of("train")  # of options that the run is older than
+    del defaults["trainer"]
     return {
+        **defaults,
         **trained,
         **{name: config[name] for name in _OWN},
         "backbone": {**trained["backbone"], "streams": streams or None},

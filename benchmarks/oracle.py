@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.progress import track
 
+from multiravens.data.files import write_rows
 from multiravens.envs import PROBLEMS, demonstrate, make
 
 FIRST = 100_000
@@ -86,7 +87,7 @@ def main() -> None:
         futures = [pool.submit(run, *job) for job in jobs]
         for (problem, _), future in track(list(zip(jobs, futures, strict=True)), description="oracle"):
             results[problem] += future.result()
-    RESULTS.write_text(json.dumps({p: [asdict(o) for o in results[p]] for p in PROBLEMS if p in results}) + "\n")
+    write_rows(RESULTS, {p: [asdict(o) for o in results[p]] for p in PROBLEMS if p in results})
     PAGE.write_text(page(results))
     print(f"written to {PAGE} and {RESULTS}")
 

@@ -12,16 +12,25 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiravens import cli
-from multiravens.configuration import compose
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, user_path
-from multiravens.data.splits import parse_splits
+from multiravens.data.splits import known_splits
 from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError
 from multiravens.progress import Update, show_progress
 from multiravens.registration import parse_problems
 from multiravens.restored import environment_of
-from multiravens.runs import ACTING, EVALUATION, find_run, hash_weights, read_config, read_evaluation, write_evaluation
+from multiravens.runs import (
+    ACTING,
+    EVALUATION,
+    find_run,
+    hash_weights,
+    is_packaged,
+    read_config,
+    read_evaluation,
+    write_evaluation,
+)
+from multiravens.source import package_source, users_source
 from multiravens.statistics import spelled, spelled_outcome
 
 EXPERT = "expert"
@@ -40,9 +49,6 @@ def evaluate(config: DictConfig) -> None:
     for name in ("episodes", "workers"):
         if config[name] < 1:
             raise UserError(f"{name}={config[name]}: give 1 or more")
-    test = parse_splits(OmegaConf.to_container(compose("demos").splits, resolve=True))["test"]
-    if config.first_seed not in test:
-        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
     if config.run is None and config.get("agent") is not None and "_target_" not in config.agent:
         raise UserError(f"{config.agent.name} has to be trained first: give its folder as run=FOLDER")
     if (config.run is None) == (config.get("agent") is None):
@@ -52,8 +58,9 @@ def evaluate(config: DictConfig) -> None:
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
     shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
+    seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
-    out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
+    out = _out(config, actor)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,8 +72,7 @@ def evaluate(config: DictConfig) -> None:
         wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
-            seeds = range(config.first_seed, test.stop)
-            content = wanted | _measured(problem, actor, environment, config, seeds, shown[problem])
+            content = wanted | _measured(problem, actor, environment, config, seeds[problem], shown[problem])
             write_evaluation(path, content)
         _add_rows(table, problem, content)
         other = others[problem]
@@ -88,11 +94,20 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
     return actor, read_config(run)
 
 
+def _out(config: DictConfig, actor: Any) -> Path:
+    """The folder for the results; what comes with the program keeps the record of how it was measured."""
+    if config.out or not config.run:
+        return user_path(str(config.out or actor.name))
+    run = find_run(str(config.run))
+    return Path("measured") / run.name if is_packaged(run) else run / EVALUATION
+
+
 def _wanted(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What decides the numbers of a problem."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
+    built = [_plain(config[name]) for name in ("loader", "view", "beside_agents")]
     return {
         "problem": problem,
         "agent": actor.name,
@@ -104,6 +119,8 @@ def _wanted(
         "acting": acting,
         "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
         "program": cli.installed_version(),
+        "source": package_source(),
+        "users_source": users_source(environment, acting, *built),
     }
 
 
@@ -112,7 +129,10 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     content = {"goals": EXPERT} | read_evaluation(path)
-    if any(content.get(name) != value for name, value in wanted.items()):
+    differing = {name for name, value in wanted.items() if content.get(name) != value}
+    if differing and differing <= {"source", "users_source"}:
+        print(f"{path} was measured by other code than there is now: it is measured again")
+    if differing:
         return None
     print(f"{path} was measured before; remove it to measure again")
     return content
@@ -166,11 +186,19 @@ def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | No
     return store
 
 
+def _seeds(config: DictConfig, demonstrations: Store | None) -> range:
+    """Seeds of the test split from `first_seed` on; where demonstrations of it are given, the split is theirs."""
+    test = demonstrations.seeds if demonstrations else known_splits()["test"]
+    if config.first_seed not in test:
+        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
+    return range(config.first_seed, test.stop)
+
+
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:
     """What another run reached, read before anything is measured."""
     if against is None:
         return None
-    other = read_evaluation(user_path(str(against)) / EVALUATION / f"{problem}.json")
+    other = read_evaluation(find_run(str(against)) / EVALUATION / f"{problem}.json")
     if environment != other["environment"]:
         raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
     return other
@@ -183,11 +211,12 @@ def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], a
         comparison = compare(content, other)
     except ValueError as error:
         raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
+    by = "" if content["source"] == other.get("source") else f"; {against} was measured by other code"
     word = "level with" if comparison.mean == 0 else "ahead of" if comparison.mean > 0 else "behind"
     return (
         f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
         f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "
-        f"{comparison.ahead:.1%} of the resamples"
+        f"{comparison.ahead:.1%} of the resamples{by}"
     )
 
 

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 BOUNDS: Array = np.array([[0.25, 0.75], [-0.5, 0.5], [0.0, 0.28]])
-"""(3, 2) lower and upper workspace limits along x, y and z [m], those of the Ravens family."""
+"""(3, 2) lower and upper workspace limits along x, y and z [m], those of the Ravens family; read-only."""
+BOUNDS.setflags(write=False)
 PIXEL = 0.003125
 """Side of one heightmap pixel [m]."""
 SHAPE = (320, 160)

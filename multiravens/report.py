@@ -14,9 +14,9 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.configuration import CONFIGS, options
 from multiravens.construction import instantiate
 from multiravens.data.files import storage_error, user_path, write_whole
+from multiravens.defaults import chosen_names
 from multiravens.errors import UserError
 from multiravens.markdown import markdown_table
 from multiravens.restored import refuse_foreign
@@ -81,7 +81,7 @@ def report(config: DictConfig) -> None:
         pictures += [picture for run in runs for picture in gallery(run, config)]
     for name, _, content in pictures:
         write_whole(out / f"{name}.png", content)
-    write_whole(out / "report.md", markdown(rows).encode())
+    write_whole(out / "report.md", "\n".join(filter(None, [markdown(rows), _sources(runs)])).encode())
     write_whole(out / "report.html", page(runs, rows, pictures).encode())
     print(f"{out / 'report.html'}: {len(runs)} runs, {len(rows)} rows, {len(pictures)} pictures")
 
@@ -117,6 +117,9 @@ def read_run(folder: Path, label: str) -> Run:
     for name, part in (("backbone", node), *((name, config[name]) for name in ("task_sampling", "step_sampling"))):
         if not isinstance(part, dict) or "_target_" not in part:
             raise UserError(f"{folder} is damaged: its configuration has no valid {name}")
+    chosen = config.get("chosen", {})
+    if not isinstance(chosen, dict) or not all(isinstance(name, str) for name in chosen.values()):
+        raise UserError(f"{folder} is damaged: its configuration has no valid chosen")
     evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
     return Run(label, folder, config, metrics, dict(sorted(evaluations.items())))
 
@@ -125,7 +128,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
     """A row for each run and problem, and one of all that it learned; those measured beside stand beside the first."""
     told = set()
     for run in runs:
-        measured = dict(run.evaluations)
+        measured, chosen = dict(run.evaluations), chosen_names(run.config)
         learned = [content for problem, content in measured.items() if problem in run.config["problems"]]
         if len(learned) > 1:
             measured[f"{_ALL} {len(learned)}"] = _together(learned)
@@ -136,9 +139,9 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "agent": content["agent"],
                 "demos": run.config["demos"],
                 "steps": run.config["steps"],
-                "network": _network(run.config),
+                "network": chosen["backbone"],
                 "resolution": run.config["resolution"],
-                "sampling": _sampling(run.config),
+                "sampling": _sampling(chosen),
                 **{name: content[name] for name in ACTING},
                 "way": _way(run.config, content),
                 "summary": content["summary"],
@@ -262,10 +265,11 @@ def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Seque
         "</pre></details>"
         for run in runs
     )
+    note = html.escape(f"{NOTE} {_sources(runs)}".strip())
     missing = "" if rows else "<p>No run here was measured yet: run multiravens.evaluate.</p>"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>MultiRavens report</title><style>{_STYLE}</style>'
-        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{NOTE}</p>'
+        f'<h1>MultiRavens report</h1>{missing}<table><tr>{heads}</tr>{body}</table><p class="note">{note}</p>'
         f"<h2>Pictures</h2>{images}<h2>Settings</h2>{settings}</html>"
     )
 
@@ -278,24 +282,25 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [*texts, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
 
 
-def _sampling(config: Mapping[str, Any]) -> str:
-    names = (str(config[level]["_target_"]).rpartition(".")[2] for level in ("task_sampling", "step_sampling"))
-    return " ".join(name.removesuffix("Tasks").removesuffix("Steps").lower() for name in names)
+def _sources(runs: Sequence[Run]) -> str:
+    """Tell which code measured each run, unless it was the same for all."""
+    found = {run.label: sorted({content["source"] or "" for content in run.evaluations.values()}) for run in runs}
+    if len({source for sources in found.values() for source in sources}) < 2:
+        return ""
+    by = {label: " and ".join(source[:8] or "code not noted" for source in sources) for label, sources in found.items()}
+    told = ", ".join(f"{label} by {name}" for label, name in by.items() if name)
+    return f"Not all were measured by the same code: {told}.\n"
+
+
+def _sampling(chosen: Mapping[str, str]) -> str:
+    return f"{chosen['task_sampling']} {chosen['step_sampling']}"
 
 
 def _way(config: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Agent, backbone, sampling and how it acts in a few words."""
+    chosen = chosen_names(config)
     acting = [f"{name} {content[name]}" for name in ACTING if str(content[name]) not in ("0", "0.0")]
-    return ", ".join([config["agent"]["name"], _network(config), _sampling(config), *acting])
-
-
-def _network(config: Mapping[str, Any]) -> str:
-    """Our name of a backbone, or for another one that of its class."""
-    for name in options([CONFIGS], "backbone"):
-        if yaml.safe_load((CONFIGS / "backbone" / f"{name}.yaml").read_text(encoding="utf-8")) == config["backbone"]:
-            return name
-    backbone = config["backbone"].get("streams") or config["backbone"]["network"]
-    return str(backbone["_target_"]).rpartition(".")[2].removesuffix("Streams").lower()
+    return ", ".join([config["agent"]["name"], chosen["backbone"], _sampling(chosen), *acting])
 
 
 def _brief(config: Mapping[str, Any]) -> dict[str, Any]:

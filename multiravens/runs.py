@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from multiravens.data.files import read_json, user_path, write_json, write_whole
+from multiravens.data.files import read_json, user_path, write_rows, write_whole
 from multiravens.data.shards import find_shards
 from multiravens.errors import UserError, quote
 from multiravens.values import flatten
@@ -29,6 +29,7 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "inhibition": int | float,
     "patience": int,
     "weights": str | None,
+    "source": str | None,
     "environment": dict,
     "beside": dict,
 }
@@ -71,6 +72,11 @@ def find_run(run: str | Path) -> Path:
     folder = user_path(run)
     packaged = Path(__file__).parent / folder
     return packaged if folder.parts[:2] == PACKAGED and not folder.exists() and packaged.exists() else folder
+
+
+def is_packaged(run: Path) -> bool:
+    """Say whether a run is one of the trained agents that come with the program."""
+    return run.resolve().is_relative_to(Path(__file__).parent.joinpath(*PACKAGED).resolve())
 
 
 def hash_weights(folder: Path) -> str:
@@ -132,10 +138,13 @@ def refuse_interpolation(node: object, where: object) -> None:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """What an evaluation of one problem wrote.
 
+    Returns:
+        Its fields; `source` is None where it was measured before that was noted, by whatever code.
+
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    content = _OLDER | read_json(path, *_EVALUATION_FORMAT)
+    content = _OLDER | {"source": None} | read_json(path, *_EVALUATION_FORMAT)
     parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
     for name, kind in _EVALUATION_FIELDS.items():
         if not parts or name not in content or not isinstance(content[name], kind):
@@ -163,10 +172,10 @@ def _is_whole(part: Mapping[str, Any]) -> bool:
 
 
 def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an evaluation of one problem.
+    """Write an evaluation of one problem, a line for each episode.
 
     Raises:
         UserError: the disk refuses.
     """
     form, version = _EVALUATION_FORMAT
-    write_json(path, {"format": form, "version": version, **content})
+    write_rows(path, {"format": form, "version": version, **content})

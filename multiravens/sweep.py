@@ -15,11 +15,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.configuration import compose, search_path
+from multiravens.configuration import compose, groups, search_path
 from multiravens.data.files import locked, read_json, user_path, write_json, write_whole
 from multiravens.data.pack import SUFFIX
+from multiravens.defaults import choices
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
+from multiravens.source import package_source, users_source
 from multiravens.values import spell
 
 STAGES = ("demos", "train", "evaluate")
@@ -31,6 +33,7 @@ LAUNCHERS = {
 }
 """Hydra's launchers, each with the package that brings it."""
 _DONE, _PLAN, _RUNS = "stages.json", "plan.json", "runs.txt"
+_SOURCE = "source:"  # what measures is noted so behind the options
 _DONE_FORMAT = ("multiravens-stages", 1)
 _PLAN_FORMAT = ("multiravens-plan", 1)
 _KEYS = {"name": str, "train": list, "evaluate": list, "parts": list}
@@ -59,6 +62,11 @@ class Job:
     def is_done(self, stage: str) -> bool:
         """Whether a stage was done as the table has it."""
         return bool(_done(Path(self.folder)).get(stage) == self.decides[stage])
+
+    def is_measured(self) -> bool:
+        """Say whether the run was measured as the table has it, by today's code or by earlier code."""
+        known = _done(Path(self.folder)).get("evaluate")
+        return isinstance(known, list) and _options(known) == _options(self.decides["evaluate"])
 
     def missing(self, stages: Sequence[str]) -> list[str]:
         """Those stages that are still to be done; nothing can be measured before training has ended."""
@@ -108,7 +116,7 @@ def sweep(config: DictConfig) -> int:
     left = [job for job in missing if job.missing(stages)]
     for job in left:
         print(f"error: {job.folder} failed at {job.missing(stages)[0]}; what it said is above", file=sys.stderr)
-    measured = [job.folder for job in jobs if job.is_done("evaluate")]
+    measured = [job.folder for job in jobs if job.is_measured()]
     return 1 if left or (measured and _report(out, measured)) else 0
 
 
@@ -134,7 +142,9 @@ def plan(config: DictConfig) -> dict[str, Job]:
             if chosen.setdefault(name, words) != words:
                 raise UserError(f"table {table['name']} has two runs called {name}: name the values of an axis")
     told: set[str] = set()
-    return {name: _job(config, table, name, words, told) for name, words in chosen.items()}
+    # A user's classes that some run builds; evaluate, given again, knows of each run whether it was one of them.
+    source = f"{package_source()} {users_source(*map(choices, groups(search_path(None))))}"
+    return {name: _job(config, table, name, words, told, source) for name, words in chosen.items()}
 
 
 def _demonstrate(config: DictConfig, jobs: Sequence[Job]) -> None:
@@ -206,7 +216,9 @@ def _product(part: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield name, [word for _, words in combination for word in words]
 
 
-def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequence[str], told: set[str]) -> Job:
+def _job(
+    config: DictConfig, table: Mapping[str, Any], name: str, words: Sequence[str], told: set[str], source: str
+) -> Job:
     folder = user_path(config.out) / name
     chosen = [*map(str, table["train"]), *words]
     try:
@@ -232,8 +244,12 @@ def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequenc
             *_folders(),
         ],
     }
-    decides = {"train": chosen, "evaluate": [*chosen, *measured]}
+    decides = {"train": chosen, "evaluate": [*chosen, *measured, f"{_SOURCE}{source}"]}
     return Job(str(folder), problems, int(plain["demos"]), str(plain["split"]), commands, decides)
+
+
+def _options(decides: Sequence[Any]) -> list[Any]:
+    return [word for word in decides if not str(word).startswith(_SOURCE)]
 
 
 def _done(folder: Path) -> dict[str, Any]:

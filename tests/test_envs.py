@@ -16,6 +16,7 @@ import multiravens  # noqa: F401  (registers the problems)
 from multiravens.envs import PROBLEMS, PickPlaceEnv, demonstrate, goal_sequence, make
 from multiravens.envs.oracle import goal_frames
 from multiravens.errors import UserError
+from multiravens.geometry import BOUNDS
 from multiravens.registration import environment_id
 from multiravens.tasks.placing import Placing
 
@@ -93,6 +94,30 @@ def test_noisy_cameras_are_deterministic_too() -> None:
     env.close()
     assert first["color"].shape == (160, 80, 3)
     np.testing.assert_array_equal(first["height"], second["height"])
+
+
+def test_seeding_one_environment_reseeds_no_other() -> None:
+    first, second = make("placing"), make("placing")
+    for space in ("action_space", "observation_space"):
+        ours, theirs = getattr(first, space), getattr(second, space)
+        for name in ours.spaces:
+            assert ours[name].np_random is not theirs[name].np_random, name
+        ours.seed(0)
+        expected = [ours.sample() for _ in range(2)]
+        ours.seed(0)
+        drawn = [ours.sample()]
+        theirs.seed(1)
+        drawn.append(ours.sample())
+        for one, other in zip(expected, drawn, strict=True):
+            for name in one:
+                np.testing.assert_array_equal(one[name], other[name])
+    first.close()
+    second.close()
+
+
+def test_limits_shared_by_all_environments_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        BOUNDS[0, 0] = 0.0
 
 
 def test_vector_environments_agree() -> None:

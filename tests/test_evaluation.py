@@ -15,10 +15,11 @@ from multiravens.configuration import compose
 from multiravens.data.store import Store
 from multiravens.demos import main as demos
 from multiravens.errors import UserError
-from multiravens.evaluate import main
+from multiravens.evaluate import _out, main
 from multiravens.evaluation import Measured, compare, described, measure
 from multiravens.lanes import Lane, Start
 from multiravens.restored import environment_of, refuse_foreign
+from multiravens.runs import EVALUATION, find_run, read_evaluation, write_evaluation
 
 ENVIRONMENT = {
     name: value
@@ -188,6 +189,37 @@ def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
     assert measured == ["placing", "stacking"]
 
 
+def test_what_other_code_measured_is_kept_as_read_and_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=1", f"out={tmp_path / EVALUATION}"]
+    path, told = tmp_path / EVALUATION / "stacking.json", "stacking.json was measured by other code than there is now"
+    assert main(words) == 0
+    first = read_evaluation(path)
+    with monkeypatch.context() as patch:
+        patch.setattr("multiravens.evaluate.package_source", lambda: "edited")
+        assert main(words) == 0
+        assert told in capsys.readouterr().out and read_evaluation(path) == first | {"source": "edited"}
+    older = {name: value for name, value in first.items() if name != "source"}
+    write_evaluation(path, older)
+    assert read_evaluation(path) == older | {"source": None}
+    assert main(["agent=random", "problems=[stacking]", "beside=false", f"out={tmp_path}", f"against={tmp_path}"]) == 0
+    assert f"{tmp_path} was measured by other code" in " ".join(capsys.readouterr().out.split())
+    assert main(words) == 0
+    assert told in capsys.readouterr().out and read_evaluation(path) == first
+    assert main(words) == 0
+    assert "was measured before" in capsys.readouterr().out
+
+
+def test_the_record_of_an_agent_that_comes_along_is_not_replaced() -> None:
+    for run, expected in {
+        "assets/checkpoints/ten": Path("measured/ten"),
+        str(find_run("assets/checkpoints/ten").resolve()): Path("measured/ten"),
+        "runs/mine": Path("runs/mine/evaluation"),
+    }.items():
+        assert _out(compose("evaluate", [f"run={run}"]), None) == expected
+
+
 def test_goals_come_from_demonstrations_where_there_are_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +247,21 @@ def test_goals_come_from_demonstrations_where_there_are_some(
     assert measured["goals"] == "demonstrations" and measured["skipped"] == [{"reason": "it fell", "seed": 100_002}]
     assert main([*words, f"data={data}", "overrides=['problem.order=shuffled']"]) == 2
     assert "was made with problem.order='sequential' instead of 'shuffled'" in capsys.readouterr().err
+
+
+def test_seeds_are_those_of_the_demonstrations_own_test_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    store = Store.create(data, "stacking", "test", range(500_000, 500_010), ENVIRONMENT)
+    with store.writing():
+        store.write_rejected({500_000: "it fell"})
+    words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=1", f"out={tmp_path / 'out'}"]
+    assert main([*words, f"data={data}"]) == 2
+    assert "first_seed=100000: give one of the test split, 500000 to 500009" in capsys.readouterr().err
+    assert main([*words, f"data={data}", "first_seed=500000"]) == 0
+    measured = read_evaluation(tmp_path / "out" / "stacking.json")
+    assert [row["seed"] for row in measured["episodes"]] == [500_001]
 
 
 def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,20 @@ def test_the_report_is_one_page_with_its_pictures_inside(
     assert "| all 2 | oracle | oracle |  |  |  | 1.000 [1.000, 1.000] | 1.000 [0.510, 1.000] | 4 |" in told
 
 
+def test_a_report_of_figures_by_different_code_says_so(run: Path, tmp_path: Path) -> None:
+    for name in ("new", "older"):
+        shutil.copytree(run, tmp_path / name)
+    out, runs = tmp_path / "out", f"runs=[{tmp_path / 'new'},{tmp_path / 'older'}]"
+    assert report.main([runs, "gallery=0", f"out={out}"]) == 0
+    assert "by the same code" not in (out / "report.html").read_text() + (out / "report.md").read_text()
+    path = tmp_path / "older" / "evaluation" / "placing.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "source"}))
+    assert report.main([runs, "gallery=0", f"out={out}"]) == 0
+    source = report.read_run(run, "run").evaluations["placing"]["source"][:8]
+    told = f"Not all were measured by the same code: new by {source}, older by code not noted and {source}."
+    assert told in (out / "report.md").read_text() and told in (out / "report.html").read_text()
+
+
 def test_what_was_never_learned_is_not_counted_among_all(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
     write_config(tmp_path / "run", {**read_config(run), "problems": ["placing"]})
@@ -74,7 +88,8 @@ def test_what_was_never_learned_is_not_counted_among_all(run: Path, tmp_path: Pa
 def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "evaluation", tmp_path / "run" / "evaluation")
     backbone = OmegaConf.to_container(compose("train", words).backbone)
-    write_config(tmp_path / "run", {**read_config(run), "backbone": backbone})
+    config = {name: value for name, value in read_config(run).items() if name != "chosen"}  # as of an older run
+    write_config(tmp_path / "run", {**config, "backbone": backbone})
     row = next(report.table_rows([report.read_run(tmp_path / "run", "run")]))
     assert row["network"] == name
     assert row["way"] == f"sctn, {name}, horizon uniform, inhibition 3.0, patience 3"

@@ -148,6 +148,27 @@ def test_a_report_that_fails_fails_the_sweep(folder: Path, capfd: pytest.Capture
     assert "metrics.jsonl is damaged" in capfd.readouterr().err
 
 
+def test_what_earlier_code_measured_is_reported_and_measured_again(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_table(folder, [{"steps": [1]}])
+    assert main(words(folder)) == 0
+    done = folder / "out" / "1" / "stages.json"
+    content = json.loads(done.read_text())
+    *options, source = plan_of(folder)["1"].decides["evaluate"]
+    for earlier in (options, [*options, f"{source}0"]):
+        content["stages"]["evaluate"] = earlier
+        done.write_text(json.dumps(content))
+        assert plan_of(folder)["1"].missing(["evaluate"]) == ["evaluate"]
+        assert plan_of(folder)["1"].is_measured()
+    capfd.readouterr()
+    assert main(words(folder)) == 0
+    assert "1 runs, 0 rows" in capfd.readouterr().out
+    content["stages"]["evaluate"] = [*options[:-1], "episodes=2", source]
+    done.write_text(json.dumps(content))
+    assert not plan_of(folder)["1"].is_measured()
+
+
 def test_runs_beside_one_another_are_those_of_one_after_the_other(folder: Path) -> None:
     write_table(folder, [{"agent": ["sctn", "gctn"], "steps": [2]}])
     assert main(words(folder)) == 0

@@ -366,6 +366,15 @@ def test_bad_input_is_told_in_one_line(overrides: list[str], message: str, data:
         train({str(key): value for key, value in config.items()})
 
 
+def test_the_stride_of_a_network_is_its_own_wherever_it_comes_from(data: Path) -> None:
+    config: dict[str, Any] = configured(data, Path("unused"))
+    assert config["backbone"]["network"].pop("stride") == 4  # as of a class with a default of its own
+    assert build(config)[0].cell == 4
+    config["agent"] |= {"cell": 0.0125}
+    with pytest.raises(UserError, match="agent.cell=0.0125 is 2 pixels: give a multiple of the stride, 4"):
+        build(config)
+
+
 def test_damaged_foreign_and_hostile_runs_are_refused(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(configured(data, run, "steps=2"))

@@ -14,7 +14,8 @@ from multiravens.data.__main__ import main as data_main
 from multiravens.data.codec import HEIGHT_QUANTUM
 from multiravens.data.files import locked
 from multiravens.data.manifest import read_manifest, verify
-from multiravens.data.writer import SPLITS, EpisodeWriter
+from multiravens.data.splits import known_splits
+from multiravens.data.writer import EpisodeWriter
 from multiravens.errors import UserError
 from multiravens.geometry import quaternion_yaw
 from tests.fake_episodes import ENVIRONMENT, assert_one_line, scene
@@ -132,9 +133,12 @@ class TestDataSet:
             writer.write(**FIELDS)
         assert_one_line(error, "seeds of mine/lab, 500000 to 500000, are used up", "another split")
 
-    def test_the_splits_are_those_of_the_demonstrations(self) -> None:
-        splits = yaml.safe_load((CONFIGS / "demos.yaml").read_text())["splits"]
-        assert {name: [seeds.start, seeds.stop] for name, seeds in SPLITS.items()} == splits
+    def test_the_splits_are_those_of_the_demonstrations(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        splits = yaml.safe_load((CONFIGS / "demos.yaml").read_text())["splits"] | {"lab": [500_000, 500_001]}
+        (tmp_path / "demos.yaml").write_text(yaml.safe_dump({"splits": splits}))
+        monkeypatch.setattr("multiravens.data.splits.CONFIGS", tmp_path)
+        for name, (first, end) in splits.items():
+            assert EpisodeWriter(tmp_path, "mine", name).store.seeds == range(first, end)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -151,7 +155,7 @@ class TestDataSet:
         assert_one_line(error, message)
 
     def test_simulated_data_of_that_name_is_not_mixed_in(self, tmp_path: Path, writer: EpisodeWriter) -> None:
-        with Store.create(tmp_path, "mine", "train", SPLITS["train"], ENVIRONMENT).writing():
+        with Store.create(tmp_path, "mine", "train", known_splits()["train"], ENVIRONMENT).writing():
             pass
         with pytest.raises(UserError) as error:
             EpisodeWriter(tmp_path, "mine")

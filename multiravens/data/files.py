@@ -153,6 +153,40 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
+def write_rows(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON whole, keys sorted, with one line for each row of a table: for each item of a list of dictionaries.
+
+    Args:
+        path: The file.
+        content: What it holds; `read_json` and any other reader of JSON gives it back.
+
+    Raises:
+        UserError: If the disk refuses.
+    """
+    write_whole(path, (_rows(content, "") + "\n").encode())
+
+
+def _rows(node: Any, indent: str) -> str:
+    """Spells a value: on one line, unless there is a table in it."""
+    if not _holds_table(node):
+        return json.dumps(node, sort_keys=True)
+    if isinstance(node, dict):
+        start, end = "{}"
+        lines = [f"{json.dumps(str(key))}: {_rows(node[key], f'{indent} ')}" for key in sorted(node)]
+    else:
+        start, end = "[]"
+        lines = [json.dumps(row, sort_keys=True) for row in node]
+    return "\n".join([start, ",\n".join(f"{indent} {line}" for line in lines), f"{indent}{end}"])
+
+
+def _is_table(node: Any) -> bool:
+    return isinstance(node, list) and bool(node) and all(isinstance(row, dict) for row in node)
+
+
+def _holds_table(node: Any) -> bool:
+    return _is_table(node) or (isinstance(node, dict) and any(map(_holds_table, node.values())))
+
+
 def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
     """Reads a JSON file of ours.
 

@@ -5,9 +5,17 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
+import yaml
+
+from multiravens.configuration import CONFIGS
 from multiravens.errors import UserError, quote
 
 _LAST_SEED = 2**31  # seeds fit a 32-bit integer wherever they end up
+
+
+def known_splits() -> dict[str, range]:
+    """Read the seeds of each split, `train`, `test` and `validation`: `configs/demos.yaml` alone says which."""
+    return parse_splits(yaml.safe_load((CONFIGS / "demos.yaml").read_text(encoding="utf-8"))["splits"])
 
 
 def parse_splits(splits: Any) -> dict[str, range]:

@@ -11,13 +11,10 @@ from numpy.typing import ArrayLike
 from multiravens.data.codec import HEIGHT_LIMIT
 from multiravens.data.episode import MAX_STEPS, Episode, write_episode
 from multiravens.data.manifest import update_manifest
-from multiravens.data.splits import parse_splits
+from multiravens.data.splits import known_splits, parse_splits
 from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, PIXEL, SHAPE, xy_to_pixel, yaw_quaternion
-
-SPLITS = {"train": range(0, 100_000), "test": range(100_000, 200_000), "validation": range(200_000, 300_000)}
-"""Seeds of each split, those of `configs/demos.yaml`."""
 
 _HEIGHTMAP = (
     f"heightmaps are {SHAPE[0]} x {SHAPE[1]} pixels of {1000 * PIXEL} mm, rows along +y from y = {BOUNDS[1, 0]} m, "
@@ -45,9 +42,9 @@ class EpisodeWriter:
     def __init__(
         self, data: str | Path, problem: str, split: str = "train", seeds: tuple[int, int] | None = None
     ) -> None:
-        if seeds is None and split not in SPLITS:
-            raise UserError(f"{unknown('split', split, SPLITS)}, or give the seeds of your own")
-        ranges = SPLITS if seeds is None else parse_splits({split: seeds})
+        ranges = known_splits() if seeds is None else parse_splits({split: seeds})
+        if split not in ranges:
+            raise UserError(f"{unknown('split', split, ranges)}, or give the seeds of your own")
         environment = {"source": "external", "problem": {"name": problem}}
         self.store = Store.create(data, problem, split, ranges[split], environment)
         folder = self.store.folder

@@ -25,17 +25,24 @@ class PositionSpace(spaces.Box):
         return self.np_random.uniform(_LOWER, _UPPER).astype(np.float32)
 
 
-SPACE = spaces.Dict(
-    {
-        f"{part}_{field}": space
-        for part in ("pick", "place")
-        for field, space in (
-            ("position", PositionSpace()),
-            ("quaternion", spaces.Box(-1.0, 1.0, (4,), np.float32)),
-        )
-    }
-)
-"""pick_position (3,), pick_quaternion (4,), place_position (3,), place_quaternion (4,): metres, xyzw, world frame."""
+_WIDTHS = (("position", 3), ("quaternion", 4))
+WIDTHS = {f"{part}_{field}": width for part in ("pick", "place") for field, width in _WIDTHS}
+"""Numbers in each field of an action: positions [m] and quaternions xyzw, in the world's frame."""
+
+
+def action_space() -> spaces.Dict:
+    """Make a space of its own for one environment: a space has a random state, and seeding it must reseed no other.
+
+    Returns:
+        `pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): metres, xyzw,
+        world frame.
+    """
+    return spaces.Dict(
+        {
+            name: PositionSpace() if name.endswith("position") else spaces.Box(-1.0, 1.0, (width,), np.float32)
+            for name, width in WIDTHS.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Action:
         return wrap_angle(quaternion_yaw(self.place.quaternion) - quaternion_yaw(self.pick.quaternion))
 
     def to_dict(self) -> dict[str, NDArray[np.float32]]:
-        """The action as an element of `SPACE`."""
+        """The action as an element of `action_space()`."""
         poses = {"pick": self.pick, "place": self.place}
         return {
             f"{name}_{field}": np.asarray(getattr(pose, field), np.float32)
@@ -69,12 +76,12 @@ class Action:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, ArrayLike]) -> "Action":
-        """Check an element of `SPACE`; positions outside the workspace are moved to its edge.
+        """Check an element of `action_space()`; positions outside the workspace are moved to its edge.
 
         Raises:
             ValueError: a field is missing, has another shape, holds NaN or infinity, or a quaternion is zero.
         """
-        values = {key: _field(fields, key, space.shape or ()) for key, space in SPACE.spaces.items()}
+        values = {key: _field(fields, key, width) for key, width in WIDTHS.items()}
         poses = []
         for part in ("pick", "place"):
             quaternion = values[f"{part}_quaternion"]
@@ -86,13 +93,13 @@ class Action:
         return cls(poses[0], poses[1])
 
 
-def _field(fields: Mapping[str, ArrayLike], key: str, shape: tuple[int, ...]) -> Array:
+def _field(fields: Mapping[str, ArrayLike], key: str, width: int) -> Array:
     if key not in fields:
-        raise ValueError(f"the action lacks {key!r}; it needs {', '.join(SPACE.spaces)}")
+        raise ValueError(f"the action lacks {key!r}; it needs {', '.join(WIDTHS)}")
     # Rounded as the action space rounds it, so that a stored demonstration replays to the same bytes.
     value = np.asarray(fields[key], dtype=np.float32).astype(float)
-    if value.shape != shape:
-        raise ValueError(f"{key} has shape {value.shape}; it must be {shape}")
+    if value.shape != (width,):
+        raise ValueError(f"{key} has shape {value.shape}; it must be ({width},)")
     if not np.isfinite(value).all():
         raise ValueError(f"{key} is {value.tolist()}; every number must be finite")
     return value

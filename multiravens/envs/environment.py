@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.envs.action import SPACE, Action
+from multiravens.envs.action import Action, action_space
 from multiravens.envs.primitive import OK, pick_and_place
 from multiravens.envs.problem import Problem, pointer
 from multiravens.envs.state import Fields, Played, State, compare, pack, unpack
@@ -80,7 +80,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         self._studio: Studio | None = None
         self._closed = False
         shape = tuple(side // RESOLUTIONS[resolution] for side in SHAPE)
-        self.action_space: spaces.Dict = SPACE
+        self.action_space: spaces.Dict = action_space()
         self.observation_space = spaces.Dict(
             {
                 "color": spaces.Box(0, 255, (*shape, 3), np.uint8),

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from multiravens.envs.action import SPACE
+from multiravens.envs.action import WIDTHS
 from multiravens.envs.environment import Observation, PickPlaceEnv
 from multiravens.envs.problem import pointer
 from multiravens.errors import UserError
@@ -125,8 +125,8 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
         height=np.stack([frame["height"] for frame in frames]),
         pointer=np.array([frame["pointer"] for frame in frames], np.int64),
         actions={
-            key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), *(space.shape or ()))
-            for key, space in SPACE.spaces.items()
+            key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), width)
+            for key, width in WIDTHS.items()
         },
         periods=np.array(periods, np.float32),
         rewards=np.array(rewards, np.float64),

@@ -60,7 +60,7 @@ class Arm:
             )
             if not visible:
                 pybullet.changeVisualShape(self.body, joint, rgbaColor=[0, 0, 0, 0], physicsClientId=client)
-        self._joints = HOME_JOINTS
+        self._joints = HOME_JOINTS.copy()
         self._set(HOME_JOINTS)
 
     def inverse_kinematics(self, position: ArrayLike, yaw: float, near: ArrayLike | None = None) -> Array:
