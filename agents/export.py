@@ -141,11 +141,13 @@ def _card(
     yield from _results(out, problems)
     yield from ("", "## Limits", "")
     # Streams that a backbone brings have parts for each of its problems.
+    goalless = str(config["agent"]["conditioning"]["_target_"]).endswith(".NoGoal")
     known = "knows only" if config["backbone"]["streams"] else "was trained on"
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
-        "another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
-        f"{known} the problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise"
+        "another camera are further than anything it has seen. It "
+        f"{'is shown no goal' if goalless else 'needs a picture of every sub-goal, in order'}, and {known} the "
+        f"problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise"
         "; on a robot, by `multiravens.load`, it compares pictures (`visual`)."
     )
     yield ""

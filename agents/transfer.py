@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from multiravens.agents.bank import STARTS, STEEPNESS
-from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
-from multiravens.agents.load import build
+from multiravens.agents.checkpoint import fill, write_tensors
+from multiravens.agents.load import build, read_agent
 from multiravens.agents.modular import ModularStreams
 from multiravens.agents.offline import Measure, in_batches, judging
 from multiravens.agents.session import check, learn, memory_told
@@ -22,7 +22,7 @@ from multiravens.data.demonstrations import Batch, Demonstrations, load
 from multiravens.data.files import locked, user_path
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config, write_config
+from multiravens.runs import CONFIG, WEIGHTS, find_run, write_config
 
 LEARNING_RATES = {
     "order": 0.05,
@@ -77,8 +77,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     if config["run"] is None:
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
     source = find_run(str(config["run"]))
-    trained = read_config(source)
-    tensors, _ = read_tensors(source / WEIGHTS)
+    trained, tensors = read_agent(source)
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
     unlabelled = _unlabelled(config)

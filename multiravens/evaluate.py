@@ -54,6 +54,8 @@ def evaluate(config: DictConfig) -> None:
     shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = user_path(str(config.out or (Path(str(config.run)) / EVALUATION if config.run else actor.name)))
+    if config.out is None and out.is_symlink():
+        raise UserError(f"{out} is a link, which may lead anywhere: give the folder for results as out=FOLDER")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

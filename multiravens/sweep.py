@@ -20,6 +20,7 @@ from multiravens.data.files import locked, read_json, user_path, write_json, wri
 from multiravens.data.pack import SUFFIX
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
+from multiravens.trust import allowed_by_command, outside_targets
 from multiravens.values import spell
 
 STAGES = ("demos", "train", "evaluate")
@@ -150,8 +151,13 @@ def _demonstrate(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _folders() -> list[str]:
-    """The flags that make other commands look for YAML files where this one does."""
-    return [word for folder in search_path(None)[1:] for word in ("--config-dir", str(folder))]
+    """The flags that make other commands look for YAML files where this one does, and allow what it does."""
+    folders = [word for folder in search_path(None)[1:] for word in ("--config-dir", str(folder))]
+    return folders + _allowing(allowed_by_command())
+
+
+def _allowing(names: Sequence[str]) -> list[str]:
+    return [word for name in names for word in ("--allow", name)]
 
 
 def _check(config: DictConfig) -> None:
@@ -230,6 +236,7 @@ def _job(config: DictConfig, table: Mapping[str, Any], name: str, words: Sequenc
             f"beside={str(beside).lower()}",
             *measured,
             *_folders(),
+            *_allowing(outside_targets(plain)),
         ],
     }
     decides = {"train": chosen, "evaluate": [*chosen, *measured]}
