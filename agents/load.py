@@ -165,7 +165,9 @@ def _check_types(config: Mapping[str, Any], path: Path) -> None:
     for name, annotation in _DECLARED.items():
         found: Any = config
         for step in name.split("."):
-            found = found.get(step) if isinstance(found, Mapping) else None
+            if not isinstance(found, Mapping) or step not in found:
+                raise UserError(f"{path} lacks a value or has a wrong one: there is no {name}")
+            found = found[step]
         if text := wanted(found, annotation):
             raise UserError(f"{path} lacks a value or has a wrong one: {name} is {quote(found)}, not {text}")
 

@@ -78,6 +78,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
     source = find_run(str(config["run"]))
     trained, tensors = read_agent(source)
+    trained["problems"] = trained["problems"] or ["placing"]  # as it was built
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
     unlabelled = _unlabelled(config)
@@ -99,7 +100,8 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         if config["order"] is not None:
             _reorder(network, problem, config["order"])
         counted = _freeze(network, problem, kind)
-        known_environments = {name: trained["environment"][name] for name in known}
+        environments = trained.get("environment", {})
+        known_environments = {name: environments[name] for name in known if name in environments}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
         make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
         return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted

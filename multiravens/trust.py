@@ -84,11 +84,11 @@ def targets(node: object, path: str = "") -> Iterator[Named]:
             yield from targets(item, path)
     if not isinstance(node, Mapping):
         return
-    if "_target_" in node:
+    if "_target_" in node or "_partial_" in node:
         steps = path.split(".")
         if tuple(steps[:2]) == _MODULES and len(steps) > 2:
             steps[2] = "*"
-        yield Named(".".join(steps), path, node["_target_"], node.get("_partial_", False))
+        yield Named(".".join(steps), path, node.get("_target_"), node.get("_partial_", False))
     for key, item in node.items():
         yield from targets(item, f"{path}.{key}" if path else str(key))
 
