@@ -156,8 +156,12 @@ def read_agent(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     config = read_config(folder)
     _check_types(config, folder / CONFIG)
-    _check_file_sizes(config, folder)
-    return config, _read_weights(folder)
+    with torch.device("meta"):  # takes no memory
+        network, _ = build(config)
+    _check_file_sizes(network, folder)
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    _check_finite(network, tensors, folder / WEIGHTS)
+    return config, tensors
 
 
 def _check_types(config: Mapping[str, Any], path: Path) -> None:
@@ -172,10 +176,8 @@ def _check_types(config: Mapping[str, Any], path: Path) -> None:
             raise UserError(f"{path} lacks a value or has a wrong one: {name} is {quote(found)}, not {text}")
 
 
-def _check_file_sizes(config: Mapping[str, Any], folder: Path) -> None:
+def _check_file_sizes(network: Transporter, folder: Path) -> None:
     """Refuse weights of another size than the configured network's, before memory is taken for either."""
-    with torch.device("meta"):
-        network, _ = build(config)
     tensors = network.state_dict()
     count = sum(tensor.numel() for tensor in tensors.values())
     held = sum(path.stat().st_size for path in find_shards(folder / WEIGHTS))
@@ -187,15 +189,17 @@ def _check_file_sizes(config: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    tensors, _ = read_tensors(folder / WEIGHTS)
+def _check_finite(network: Transporter, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that are no finite numbers; of hardened programs, steps rule out all blocks but one by -inf."""
+    orders = {id(parameter) for parameter in network.streams.orders()}
+    logits = {name for name, parameter in network.named_parameters() if id(parameter) in orders}
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        checked = tensor.amax(-1) if name in logits and tensor.numel() else tensor
+        if not tensor.is_floating_point() or tensor.isnan().any() or not checked.isfinite().all():
             raise UserError(
-                f"{folder / WEIGHTS} holds numbers in {quote(name)} that are not finite: an agent would act at random; "
-                "train again, or take an earlier checkpoint"
+                f"{path} holds numbers in {quote(name)} that are not finite: an agent would act at random; train "
+                "again, or take an earlier checkpoint"
             )
-    return tensors
 
 
 def check_acting(inhibition: object, patience: object) -> None:

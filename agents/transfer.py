@@ -45,6 +45,8 @@ _OWN = (
     *("task_sampling", "step_sampling"),
 )
 """Options of `transfer.yaml` that stand in the new run's configuration as they are."""
+_KEPT = ("precision", "weight_decay", "warmup", "ema", "clip", "augmentation")
+"""Options that stay as the run was trained with."""
 _TRAINED = {
     "order": ("logits",),
     "patch": ("scale", "bias"),
@@ -79,6 +81,9 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     source = find_run(str(config["run"]))
     trained, tensors = read_agent(source)
     trained["problems"] = trained["problems"] or ["placing"]  # as it was built
+    for name in _KEPT:
+        if name not in trained:
+            raise UserError(f"{source / CONFIG} is damaged: it lacks {name}, with which the new problem is trained")
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
     unlabelled = _unlabelled(config)
