@@ -19,7 +19,17 @@ _GREATEST = 2**63
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML without merge keys, which multiply: ten lines of them make a billion entries."""
+    """Reads YAML that is not nested deep, without merge keys, which multiply: ten lines make a billion entries."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"it is nested more than {_DEEPEST} deep", None)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):

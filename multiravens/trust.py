@@ -116,7 +116,9 @@ def check_parts(parts: Mapping[str, Any], where: object) -> dict[str, Any]:
     for path, value in flatten({"": copy}):
         if "${" in f"{path}{value}" or value == "???":
             raise UserError(f"{where} has {quote(value)} for {path.strip('.')}: values of a run are plain")
-    known = _known(CONFIGS)
+        if set(path.split(".")) & set(_HYDRA_KEYS):
+            raise UserError(f"{where} has {quote(path.strip('.'))}: of a run, only _target_ and _partial_ are taken")
+    known = _named_by_us()
     partial = {each.place: each.partial for each in known}
     for each in targets(copy):
         names = sorted({str(other.target) for other in known if other.place == each.place})
@@ -124,9 +126,6 @@ def check_parts(parts: Mapping[str, Any], where: object) -> dict[str, Any]:
             _refuse_unless_allowed(each, names, where)
         if not isinstance(each.partial, bool) or each.partial is not partial.get(each.place, each.partial):
             raise UserError(f"{where} has _partial_={quote(each.partial)} for {each.path}: no run of ours has")
-    for path, _ in flatten(copy):
-        if set(path.split(".")) & set(_HYDRA_KEYS):
-            raise UserError(f"{where} has {quote(path)}: of a run, only _target_ and _partial_ are taken")
     return copy
 
 
@@ -148,17 +147,17 @@ def _refuse_unless_allowed(each: Named, names: list[str], where: object) -> None
 
 def _named_by_user() -> set[str]:
     """Names classes from outside the package in the YAML files of the user's folders."""
-    named = (each.target for root in search_path(None)[1:] for each in _known_anew(root))
-    return {target for target in named if isinstance(target, str)}
-
-
-def _known_anew(root: Path) -> frozenset[Named]:
-    return _known.__wrapped__(root)
+    return {str(each.target) for root in search_path(None)[1:] for each in _named_in(root)}
 
 
 @cache
-def _known(root: Path) -> frozenset[Named]:
-    """What the YAML files of a folder's groups name."""
+def _named_by_us() -> frozenset[Named]:
+    """Lists the classes that our own YAML files name; they do not change while the program runs."""
+    return frozenset(_named_in(CONFIGS))
+
+
+def _named_in(root: Path) -> set[Named]:
+    """Lists the classes that the YAML files of a folder's groups name."""
     found: set[Named] = set()
     for path in root.glob("*/*.yaml"):
         try:
@@ -167,7 +166,7 @@ def _known(root: Path) -> frozenset[Named]:
             continue  # told where it is composed
         group = path.parent.name
         found.update(each for each in targets(content, _GROUPS.get(group, group)) if isinstance(each.target, str))
-    return frozenset(found)
+    return found
 
 
 def _is_ours(target: str) -> bool:

@@ -70,7 +70,7 @@ def test_a_picture_that_can_not_be_right_is_refused_now_and_as_a_goal(
     robot.reset()
     for now, goals in (((color, height), [(COLOR, HEIGHT)]), ((COLOR, HEIGHT), [(COLOR, HEIGHT), (color, height)])):
         with pytest.raises(ValueError, match=message) as error:
-            robot.act(*now, goals)
+            robot.act(now[0], now[1], goals)
         assert "\n" not in str(error.value)
         assert str(error.value).startswith("goals[1] ") == (len(goals) == 2) or "half of goals[1]" in str(error.value)
 
@@ -134,6 +134,7 @@ def test_an_agent_without_goals_acts_without_them(tmp_path: Path) -> None:
         robot.act(COLOR, HOLES)
 
 
+FUSE: Any = fuse
 POSE = np.array([[1, 0, 0, 0.5], [0, -1, 0, 0], [0, 0, -1, 0.8], [0, 0, 0, 1.0]])
 """A camera that looks straight down from 80 cm over the table's middle."""
 
@@ -168,10 +169,10 @@ def test_a_table_is_seen_where_it_is() -> None:
         (lambda: _seen(pose=POSE.T), r"pose\[3\] is .*it must be \[0, 0, 0, 1\]"),
         (lambda: _seen(pose=np.full((4, 4), np.nan)), "pose.* is nan"),
         (lambda: _seen(focal=0.0), "focal is 0"),
-        (lambda: fuse([[0.5, 0, 0]], [[0.5, 0.5, 0.5]], (0, 0, 0)), r"colors is float64 up to 0.5; .*255 \* color"),
-        (lambda: fuse([[0.5, 0, 0]] * 2, np.zeros((1, 3), np.uint8), (0, 0, 0)), r"colors has shape \(1, 3\)"),
-        (lambda: fuse([[0.5, 0, np.nan]], np.zeros((1, 3), np.uint8), (0, 0, 0)), r"points\[0, 2\] is nan m"),
-        (lambda: fuse([0.5, 0, 0], np.zeros(3, np.uint8), (0, 0, 0)), r"points has shape \(3,\)"),
+        (lambda: FUSE([[0.5, 0, 0]], [[0.5, 0.5, 0.5]], (0, 0, 0)), r"colors is float64 up to 0.5; .*255 \* color"),
+        (lambda: FUSE([[0.5, 0, 0]] * 2, np.zeros((1, 3), np.uint8), (0, 0, 0)), r"colors has shape \(1, 3\)"),
+        (lambda: FUSE([[0.5, 0, np.nan]], np.zeros((1, 3), np.uint8), (0, 0, 0)), r"points\[0, 2\] is nan m"),
+        (lambda: FUSE([0.5, 0, 0], np.zeros(3, np.uint8), (0, 0, 0)), r"points has shape \(3,\)"),
     ],
 )
 def test_a_depth_picture_that_shows_no_table_is_refused(seen: Callable[[], object], message: str) -> None:
@@ -188,6 +189,6 @@ def test_a_quaternion_with_w_first_is_refused_where_it_can_be_told() -> None:
             Action.from_dict(_action(quaternion))
 
 
-def _action(quaternion: list[float]) -> dict[str, Any]:
+def _action(quaternion: Any) -> dict[str, Any]:
     still = {"pick_quaternion": [0, 0, 0, 1], "place_quaternion": quaternion}
     return {"pick_position": [0.5, 0, 0], "place_position": [0.5, 0.1, 0], **still}
