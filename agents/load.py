@@ -43,8 +43,8 @@ _DECLARED: dict[str, Any] = {
     "patience": int,
 }
 """Types of what an agent is built of."""
-_MOST_PARTS = 4096
-"""Channels, blocks or steps of a network; larger ones take minutes to build and are of no use here."""
+_MOST_PARTS = 1024
+"""Channels, blocks or steps of a network; a thousand blocks take seconds to build, and no network here has fifty."""
 _MOST_TURNS, _LARGEST_SQUARE = 360, 0.5
 """Turns told apart, and side [m] of a square that is turned, half the table: what memory they take, no weight tells."""
 _BYTES = 8

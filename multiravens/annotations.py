@@ -58,7 +58,8 @@ def wanted(value: object, annotation: Any) -> str:
         return _of_mapping(value, parts)
     if issubclass(kind, Collection) and kind.__module__ in ("builtins", "collections.abc"):
         return _of_list(value, parts, kind)
-    if isinstance(value, kind) or _is_node(value) or not kind.__module__.startswith(_OURS):
+    # Of others' types it can't be told what they are made from: a path of a text, say.
+    if not kind.__module__.startswith(_OURS) or _is_node(value) or isinstance(value, kind):
         return ""
     return f"a {kind.__name__}, by its _target_"
 
