@@ -46,7 +46,6 @@ _DECLARED: dict[str, Any] = {
     "augmentation": dict[str, Any] | None,
     "precision": str,
     "transfer": dict[str, Any],
-    "environment": dict[str, dict[str, Any]],
 }
 """Types of a run's options, as far as they are read again."""
 
@@ -86,10 +85,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
         raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
     config = dict(_OLDER | config)
+    environments = config.get("environment", {})
+    if wanted(environments, dict[str, dict[str, Any]]):
+        raise UserError(f"{path} is damaged: its environment is {quote(environments)}, not one for each problem")
     for name, annotation in _DECLARED.items():
         if name in config and (text := wanted(config[name], annotation)):
             raise UserError(f"{path} is damaged: {name} is {quote(config[name])}, not {text}")
-    names = [*(config.get("problems") or ()), *config.get("environment", {})]
+    names = [*(config.get("problems") or ()), *environments]
     for name in names:
         if not NAME.fullmatch(name):
             raise UserError(f"{path} names a problem {quote(name)}: names are letters, digits, _, - and .")
