@@ -1,6 +1,7 @@
 """Runs, environments and data sets from a stranger: one line, nothing run, nothing built that is large, no hang."""
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -16,10 +17,11 @@ import yaml
 from omegaconf import OmegaConf
 
 import multiravens
-from multiravens import cli, trust
+from multiravens import cli, evaluate, trust
 from multiravens.agents.checkpoint import write_tensors
 from multiravens.agents.load import build, load_agent
 from multiravens.configuration import compose
+from multiravens.data.store import Store
 from multiravens.errors import UserError
 from multiravens.plain import parse_yaml, plain
 from multiravens.report import read_run
@@ -366,3 +368,22 @@ def test_a_thousand_hostile_runs_are_built_or_refused_in_one_line(
             break
     assert refused > count // 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_are_not_written_through_a_link_out_of_the_run(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (run / EVALUATION).symlink_to(tmp_path / "elsewhere")
+    assert evaluate.main([f"run={run}", "episodes=1"]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_data_from_a_stranger_names_a_plain_environment(tmp_path: Path) -> None:
+    folder = tmp_path / "kit" / "train"
+    folder.mkdir(parents=True)
+    content = {"format": "multiravens-dataset", "version": 1, "seeds": [0, 9], "environment": {"problem": float("inf")}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="numbers are finite"):
+        Store.open(folder)
