@@ -57,7 +57,7 @@ def correlate(maps: Tensor, kernels: Tensor) -> Tensor:
     convolution of 36 crops that each went through the network.
     """
     maps, kernels = maps.float(), kernels.float()
-    # Sums of so many products need all the bits, whatever the network computes in.
+    # Sums of so many products are taken in 32 bits, whatever the network computes in.
     with torch.autocast(maps.device.type, enabled=False):
         if kernels.shape[-1] > DIRECT:
             return correlate_by_fourier(maps, kernels)

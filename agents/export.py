@@ -28,6 +28,8 @@ from multiravens.values import flatten
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
+_TOLD = ("problems", "demos", "split", "steps", "batch", "learning_rate", "seed", "precision")
+"""Options that the card tells."""
 _OF_THE_MACHINE = ("run", "data", "device", "devices", "threads", "compile", "compile_mode", "tf32", "minutes")
 """Options that say nothing of the agent."""
 
@@ -56,6 +58,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     _check_free(out)
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
+    _check_told(trained, source / CONFIG)
     tensors, about = read_tensors(source / WEIGHTS)
     kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
@@ -68,6 +71,14 @@ def export(config: Mapping[str, Any]) -> list[Path]:
         _take_along(source, out)
         write_whole(out / CARD, "\n".join(_card(out, kept, rounded, about)).encode())
     return [*paths, out / CONFIG, out / CARD]
+
+
+def _check_told(trained: Mapping[str, Any], path: Path) -> None:
+    """Refuse a configuration that lacks what the card tells."""
+    nodes = [trained.get(name) for name in ("task_sampling", "step_sampling")]
+    missing = [name for name in _TOLD if not trained.get(name) and trained.get(name) != 0]
+    if missing or not all(isinstance(node, Mapping) and "_target_" in node for node in nodes):
+        raise UserError(f"{path} is damaged: {missing[0] if missing else 'sampling'} has no value")
 
 
 def _take_along(source: Path, out: Path) -> None:
@@ -141,11 +152,13 @@ def _card(
     yield from _results(out, problems)
     yield from ("", "## Limits", "")
     # Streams that a backbone brings have parts for each of its problems.
+    goalless = str(config["agent"]["conditioning"]["_target_"]).endswith(".NoGoal")
     known = "knows only" if config["backbone"]["streams"] else "was trained on"
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
-        "another camera are further than anything it has seen. It needs a picture of every sub-goal, in order, and "
-        f"{known} the problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise"
+        "another camera are further than anything it has seen. It "
+        f"{'is shown no goal' if goalless else 'needs a picture of every sub-goal, in order'}, and {known} the "
+        f"problems named first. Its goal pointer follows `{config['pointer']}` unless it is told otherwise"
         "; on a robot, by `multiravens.load`, it compares pictures (`visual`)."
     )
     yield ""

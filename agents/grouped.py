@@ -13,8 +13,13 @@ from torch.nn import functional
 
 from multiravens.agents.bank import GROUPS, Bank, Program, shares_of
 
-SLOTS = {"cuda": 8}
-"""Samples that one group of a convolution takes, by kind of device; elsewhere one, so that none is padding."""
+SLOTS = {"cuda": 2}
+"""Samples that one group of a convolution takes, by kind of device; elsewhere one, so that none is padding.
+
+A batch of 256 samples of ten problems then has 1.04 slots for each; with eight, 1.25.
+"""
+CHANNELS_LAST = {"cuda"}
+"""Kinds of devices whose convolutions want channels last. Weights decide: what is normalised comes channels first."""
 
 
 class Layout(NamedTuple):
@@ -93,7 +98,7 @@ def mixed_steps(
     )
     streams, groups, depth, width = scale.shape
     tables = [torch.cat([tensor.flatten(1) for tensor in bank.tensors()], dim=1) for bank in banks]
-    with torch.autocast(logits.device.type, enabled=False):  # few products: no need to round what is mixed
+    with torch.autocast(logits.device.type, enabled=False):  # few products, so 16 bits would save nothing
         shares = shares_of(logits, temperature).transpose(1, 2).flatten(1, 2)
         made = torch.matmul(shares, torch.stack(tables)).unflatten(1, (depth, groups))
     sizes = [18 * width**2, 2 * width, 2 * width, 2 * width]
@@ -128,12 +133,13 @@ def run_together(x: Tensor, steps: Sequence[Steps], layout: Layout, streams: int
         # Slots of all groups beside one another, so that they are channels of G samples.
         x = x.index_select(0, layout.source.view(groups, size).t().flatten())
     x = x.reshape(size, 1, groups * width, *sides).expand(-1, streams, -1, -1, -1).flatten(1, 2)
-    if x.is_cuda:
-        x = x.contiguous(memory_format=torch.channels_last)
+    layout_of = torch.channels_last if x.device.type in CHANNELS_LAST else torch.contiguous_format
+    x = x.contiguous(memory_format=layout_of)
     together = streams * groups
     for step in steps:
         y = x
         for weight, offset, gain, shift in zip(*step, strict=True):
+            weight = weight.contiguous(memory_format=layout_of)
             y = functional.relu(functional.group_norm(y, GROUPS * together, gain, shift))
             y = functional.conv2d(y, weight, offset, padding=1, groups=together)
         x = x + y

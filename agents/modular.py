@@ -198,7 +198,7 @@ class ModularStreams(Streams, PerProblem):
     def summary(self) -> dict[str, Any]:
         """Shares of the blocks at each step: of each problem, of each stream, (L, K)."""
         # All in one tensor, so that the host waits for the device once.
-        shares = shares_of(torch.stack(list[Tensor](self.orders())), self.temperature).tolist()
+        shares = shares_of(torch.stack([logits for logits in self.orders()]), self.temperature).tolist()
         rounded = iter([[round(share, 3) for share in step] for step in program] for program in shares)
         return {problem: {stream: next(rounded) for stream in STREAMS} for problem in self.problems}
 
@@ -208,7 +208,7 @@ class ModularStreams(Streams, PerProblem):
 
     def penalty(self, images: Tensor) -> Tensor:
         """What is added to the loss: programs that mix many blocks are costly."""
-        return self.entropy_weight * entropy(torch.stack(list[Tensor](self.orders())), self.temperature)
+        return self.entropy_weight * entropy(torch.stack([logits for logits in self.orders()]), self.temperature)
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""

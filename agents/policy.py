@@ -18,6 +18,7 @@ from multiravens.agents.pointer import visual_pointer
 from multiravens.agents.transporter import Transporter
 from multiravens.agents.tries import aim, count_tries, note
 from multiravens.data.demonstrations import FACTORS, normalise
+from multiravens.errors import UserError
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
 POINTERS = ("reward", "visual")
@@ -92,6 +93,7 @@ class TransporterAgent(Agent):
 
         Raises:
             ValueError: a view lacks the pointer that the agent follows.
+            UserError: weights are so large that scores are not finite.
         """
         return [self.best(scores) for scores in self.score(views, batch)]
 
@@ -131,6 +133,8 @@ class TransporterAgent(Agent):
         place_odds, places = _choose(scored.anywhere())
         turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored, tasks)
         turn_odds = turn_logits.float().softmax(1).cpu().numpy()
+        if not all(np.isfinite(odds).all() for odds in (pick_odds, place_odds, turn_odds)):
+            raise UserError(f"the scores of {self.name} are not finite: its weights are damaged, so train it again")
         for index in range(len(views)):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
             odds = pick_odds[index], place_odds[index], turn_odds[index]

@@ -14,6 +14,8 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.utils.tensorboard import SummaryWriter
 
 from multiravens.agents.conditioning import Conditioning
@@ -101,7 +103,7 @@ def learn(
     Returns:
         As `train`.
     """
-    folder, out_of_time = user_path(config["run"]), _clock(config.get("minutes"))
+    folder, out_of_time = user_path(config["run"]), _clock(config["minutes"])
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
     described["chosen"] = chosen_names({name: described[name] for name in described if name != "chosen"})
@@ -124,7 +126,7 @@ def learn(
             folder,
             **{name: config[name] for name in _TRAINER},
         )
-        with _board(folder, fabric) as board, tensor_floats(config.get("tf32", True)):
+        with _board(folder, fabric) as board, tensor_floats(config["tf32"]):
             figures = _run(trainer, config, _both(update, board), out_of_time)
             return figures | _counts(network, problems[-1]) if fabric.is_global_zero else {}
 
@@ -238,7 +240,7 @@ def check(config: Mapping[str, Any]) -> None:
     for name in ("learning_rate", "clip"):
         if not config[name] > 0:
             raise UserError(f"{name}={config[name]}: give more than 0")
-    if config.get("minutes") is not None and not config["minutes"] > 0:
+    if config["minutes"] is not None and not config["minutes"] > 0:
         raise UserError(f"minutes={config['minutes']}: give more than 0, or null to take all steps")
     if config["weight_decay"] < 0:
         raise UserError(f"weight_decay={config['weight_decay']}: give 0 or more")
@@ -281,12 +283,12 @@ def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
     network, conditioning = build(config)
     if config["compile"]:
         # Batches are all of one size; kernels for any size would be slower, and inductor fails on ours.
-        network.compile(backend=config["compile"], mode=config.get("compile_mode"), dynamic=False)
+        network.compile(backend=config["compile"], mode=config["compile_mode"], dynamic=False)
     return network, conditioning
 
 
 def _check_compile(config: Mapping[str, Any]) -> None:
-    chosen, mode = str(config["compile"]), config.get("compile_mode")
+    chosen, mode = str(config["compile"]), config["compile_mode"]
     if chosen not in torch.compiler.list_backends(exclude_tags=()):
         raise unknown("compile", chosen, torch.compiler.list_backends())
     modes = list(torch._inductor.list_mode_options()) if chosen == "inductor" else []
@@ -334,7 +336,11 @@ def fabric_of(config: Mapping[str, Any]) -> Fabric:
         devices=[int(index)] if index else count,
         num_nodes=machines,
         strategy=several if count * machines > 1 else "auto",
-        plugins=[_Mixed("bf16-mixed", kind)] if config["precision"] == "bf16-mixed" else None,
+        # Named, since looking for others loads the libraries of whatever cluster software is installed.
+        plugins=[
+            TorchElasticEnvironment() if torch.distributed.is_torchelastic_launched() else LightningEnvironment(),
+            *([_Mixed("bf16-mixed", kind)] if config["precision"] == "bf16-mixed" else []),
+        ],
     )
 
 

@@ -128,7 +128,8 @@ class Trainer:
         optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         # What is frozen stays as it is, to the bit; it need not even be finite.
-        self._moving = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        moving = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+        self._moving, self._latest = list(moving), [parameter.detach() for parameter in moving.values()]
         self._started = network.streams.summary()
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.step = 0
@@ -249,9 +250,7 @@ class Trainer:
     def _average(self) -> None:
         # Early on the average follows closely, or it would long remember the start.
         keep = min(self.ema, (1 + self.step) / (10 + self.step))
-        own = self.network.state_dict()
-        averages, latest = ([tensors[name] for name in self._moving] for tensors in (self.averaged, own))
-        torch._foreach_lerp_(averages, latest, 1 - keep)
+        torch._foreach_lerp_([self.averaged[name] for name in self._moving], self._latest, 1 - keep)
 
     def _gather(self, figures: Tensor) -> Tensor:
         """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""

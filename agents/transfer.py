@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from multiravens.agents.bank import STARTS, STEEPNESS
-from multiravens.agents.checkpoint import fill, read_tensors, write_tensors
-from multiravens.agents.load import build
+from multiravens.agents.checkpoint import fill, write_tensors
+from multiravens.agents.load import build, read_agent
 from multiravens.agents.modular import ModularStreams
 from multiravens.agents.offline import Measure, in_batches, judging
 from multiravens.agents.patched import Tasks
@@ -24,7 +24,7 @@ from multiravens.data.files import locked, user_path
 from multiravens.defaults import defaults_of
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
-from multiravens.runs import CONFIG, WEIGHTS, find_run, read_config, write_config
+from multiravens.runs import CONFIG, WEIGHTS, find_run, write_config
 
 LEARNING_RATES = {
     "order": 0.05,
@@ -79,8 +79,8 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     if config["run"] is None:
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
     source = find_run(str(config["run"]))
-    trained = read_config(source)
-    tensors, _ = read_tensors(source / WEIGHTS)
+    trained, tensors = read_agent(source)
+    trained["problems"] = trained["problems"] or ["placing"]  # as it was built
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
     unlabelled = _unlabelled(config)
@@ -102,7 +102,8 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         if config["order"] is not None:
             _reorder(network, problem, config["order"])
         counted = _freeze(network, problem, kind)
-        known_environments = {name: trained["environment"][name] for name in known}
+        environments = trained.get("environment", {})
+        known_environments = {name: environments[name] for name in known if name in environments}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
         make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
         return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted

@@ -16,15 +16,21 @@ done. Copied back as OUT/keep, it is taken up where it was left.
 `--dry-run` does all of it on a CPU with tiny sizes, to see that everything is there.
 """
 
+import os
+from time import monotonic
+
+STARTED = monotonic()
+"""Before torch is imported, which takes seconds of the budget."""
+# Asks the driver's library how many devices there are: the CUDA of this process must not be begun before it forks.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+
 import argparse
 import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import gpu_keep as keep
@@ -41,7 +47,7 @@ FORK = multiprocessing.get_context("fork")
 """Each stage in a process of its own, so that none harms the next; torch is imported once."""
 SPARE = 10.0
 """Of the budget, for stopping and for writing what is to be carried home [s]."""
-GRACE = 60.0
+GRACE = 20.0
 """How much longer than the budget a stage may take before it is ended [s]."""
 
 
@@ -49,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the stages that fit the budget; `words` stand for the command line's."""
     options = _options(words)
     try:
-        return run(options, monotonic())
+        return run(options, STARTED if words is None else monotonic())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -86,12 +92,13 @@ def run(options: argparse.Namespace, started: float) -> int:
     home = user_path(options.keep) if options.keep else out / "keep"
     results, folder = out / "stages", out / "stages"
     folder.mkdir(parents=True, exist_ok=True)
-    keep.restore(home, out)
-    failures, begun = [], 0
+    keep.restore(home, out, dict(stages()))
+    failures: list[str] = []
+    begun = 0
     for name, stage in chosen.items():
         found = read_results(results)
-        if name in found and found[name].get("done", True):
-            print(f"{name}: there already")
+        if name in found and found[name].get("done", True) and not (options.stages and "failed" in found[name]):
+            print(f"{name}: there already{', as failed' * ('failed' in found[name])}")
             continue
         needs = 1.0 if options.dry_run else stage.needs
         if until - monotonic() < needs:
@@ -105,16 +112,25 @@ def run(options: argparse.Namespace, started: float) -> int:
         try:
             figures = in_child(partial(carry_out, stage, setting), until + GRACE - monotonic())
         except UserError as error:
-            failures.append(f"{name}: {error}")
-            print(f"error: {failures[-1]}", file=sys.stderr)
-            continue
+            failures.append(name)
+            print(f"error: {name}: {error}", file=sys.stderr)
+            figures = {"failed": str(error)}
         figures["took_seconds"] = monotonic() - at
         write_whole(folder / f"{name}.json", json.dumps(figures, indent=1).encode())
         print(f"{name}: {keep.in_short(figures)}; {figures['took_seconds']:.0f} s", flush=True)
-        keep.collect(out, home)
-    keep.collect(out, home)
-    Console(width=120).print(table(read_results(results)))
+        _collect(out, home, failures)
+    _collect(out, home, failures)
+    Console(width=120).print(table(read_results(results), options.dry_run))
     return 2 if failures else 0
+
+
+def _collect(out: Path, home: Path, failures: list[str]) -> None:
+    """Write what is carried home; what does not fit does not end what is still to be measured."""
+    try:
+        keep.collect(out, home)
+    except UserError as error:
+        failures.append("keep")
+        print(f"error: {error}", file=sys.stderr)
 
 
 def carry_out(stage: Stage, setting: Setting) -> dict[str, Any]:
@@ -155,7 +171,7 @@ def in_child(action: Callable[[], Any], seconds: float) -> Any:
     there.close()
     try:
         if not here.poll(max(seconds, 1.0)):
-            raise UserError(f"it was ended, {GRACE:.0f} s after the budget was used up")
+            raise UserError(f"it was ended after {seconds:.0f} s: give a larger --budget")
         told, value = json.loads(here.recv_bytes())
     except EOFError:
         child.join()
@@ -183,9 +199,10 @@ def _act(action: Callable[[], Any], there: Any) -> None:
     os._exit(0)
 
 
-def table(results: Mapping[str, Any]) -> Table:
+def table(results: Mapping[str, Any], dry: bool) -> Table:
     """What was reached, beside the targets."""
-    shown = Table("figure", "reached", "target", title="On one GPU, full resolution, 16 bits")
+    title = "A dry run: tiny sizes on a CPU" if dry else "On one GPU, full resolution, 16 bits"
+    shown = Table("figure", "reached", "target", title=title)
     rows = {**results.get("targets", {}).get("rows", {})}
     for name in ("plain", "modular"):
         for mode in ("inductor", "reduce-overhead"):

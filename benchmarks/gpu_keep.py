@@ -3,14 +3,15 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpu_stages import AGENTS, RUNS, read_results
 
 from multiravens.data.files import write_whole
-from multiravens.errors import UserError
+from multiravens.errors import UserError, quote
 from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
 
 LARGEST = 16 * 2**20
@@ -32,8 +33,7 @@ def collect(out: Path, home: Path) -> None:
         files[f"agents-{index}.zip"] = _zipped(out / AGENTS, agents)
     going_on = [name.removeprefix("train-") for name, each in results.items() if each.get("done") is False]
     if going_on:
-        # The latest alone: one is not begun before the one before it is done, unless it is named.
-        run = out / RUNS / going_on[-1]
+        run = max((out / RUNS / name for name in going_on), key=_when)
         files[UNFINISHED] = _zipped(out / RUNS, [run / name for name in (CONFIG, WEIGHTS, STATE, METRICS)])
     for name, content in files.items():
         if len(content) >= LARGEST:
@@ -47,11 +47,27 @@ def collect(out: Path, home: Path) -> None:
         (home / UNFINISHED).unlink(missing_ok=True)
 
 
-def restore(home: Path, out: Path) -> None:
-    """Take up what was carried home, where the folder of results lacks it."""
+def restore(home: Path, out: Path, known: Collection[str]) -> None:
+    """Take up what was carried home, where the folder of results lacks it.
+
+    Args:
+        home: the folder that was carried home.
+        out: the folder of results.
+        known: names of stages.
+
+    Raises:
+        UserError: a file is damaged, or not ours.
+    """
     if (home / RESULTS).exists():
-        for name, figures in json.loads((home / RESULTS).read_text()).items():
+        try:
+            results = json.loads((home / RESULTS).read_text())
+            assert isinstance(results, dict) and all(isinstance(each, dict) for each in results.values())
+        except (OSError, ValueError, RecursionError, AssertionError) as error:
+            raise UserError(f"{home / RESULTS} is damaged: copy it again, or remove it") from error
+        for name, figures in results.items():
             path = out / "stages" / f"{name}.json"
+            if name not in known:
+                raise UserError(f"{home / RESULTS} holds {quote(name)}, which is no stage: remove it")
             if not path.exists():
                 write_whole(path, json.dumps(figures, indent=1).encode())
     archives = {path: AGENTS for path in sorted(home.glob("agents-*.zip"))}
@@ -63,6 +79,8 @@ def restore(home: Path, out: Path) -> None:
 
 def in_short(figures: Mapping[str, Any]) -> str:
     """A stage's figures in a line."""
+    if "failed" in figures:
+        return f"failed: {figures['failed']}"
     if "left_out" in figures:
         return f"left out: {figures['left_out']}"
     if "outcome" in figures:
@@ -75,6 +93,11 @@ def in_short(figures: Mapping[str, Any]) -> str:
     return "; ".join(told) or ", ".join(
         f"{name} {value}" for name, value in figures.items() if name not in ("speeds", "took_seconds")
     )
+
+
+def _when(run: Path) -> float:
+    """When a run was last written [s]; only the latest is carried home."""
+    return (run / STATE).stat().st_mtime if (run / STATE).exists() else 0.0
 
 
 def _batches(folder: Path) -> Iterator[list[Path]]:
@@ -115,5 +138,5 @@ def _unzip(archive: Path, folder: Path) -> None:
             for name in content.namelist():
                 if Path(name).parts[0] in lacking:
                     content.extract(name, folder)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{archive} is damaged ({error}): copy it again, or remove it") from error

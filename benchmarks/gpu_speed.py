@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from training import Bench, peaks
 
-from multiravens.agents import modular
+from multiravens.agents import grouped, modular
 from multiravens.agents.session import is_out_of_memory
 from multiravens.data.episode import Episode
 from multiravens.errors import UserError
@@ -51,15 +51,27 @@ def chosen_kernels() -> Iterator[None]:
 
 
 @contextmanager
-def slots(size: int) -> Iterator[None]:
-    """Give each group of the programs' convolutions so many samples."""
+def slots(size: int | None) -> Iterator[None]:
+    """Give each group of the programs' convolutions so many samples; None leaves it as it is."""
     before = dict(modular.SLOTS)
-    modular.SLOTS.update(cpu=size, cuda=size)
+    if size is not None:
+        modular.SLOTS.update(cpu=size, cuda=size)
     try:
         yield
     finally:
         modular.SLOTS.clear()
         modular.SLOTS.update(before)
+
+
+@contextmanager
+def channels_first() -> Iterator[None]:
+    """Lay the programs' convolutions out by channel."""
+    before = set(grouped.CHANNELS_LAST)
+    grouped.CHANNELS_LAST.clear()
+    try:
+        yield
+    finally:
+        grouped.CHANNELS_LAST.update(before)
 
 
 @contextmanager
@@ -119,7 +131,11 @@ def _nothing() -> Iterator[None]:
 
 
 def measure(
-    variants: Mapping[str, Variant], episodes: Mapping[str, Sequence[Episode]], machine: Mapping[str, Any], rounds: int
+    variants: Mapping[str, Variant],
+    episodes: Mapping[str, Sequence[Episode]],
+    machine: Mapping[str, Any],
+    rounds: int,
+    until: float = float("inf"),
 ) -> dict[str, dict[str, Any]]:
     """Measure variants in turn; the first one is the reference of the ratios.
 
@@ -128,6 +144,7 @@ def measure(
         episodes: of each problem, at full resolution.
         machine: speeds of products and copies, as `speeds_of` gives them.
         rounds: how often each is measured.
+        until: after which no further round is begun, on `time.monotonic`'s clock [s].
 
     Returns:
         Figures of each.
@@ -136,7 +153,9 @@ def measure(
         UserError: memory does not suffice; the line says which batch would fit.
     """
     prepared = {name: _prepare(name, variant, episodes) for name, variant in variants.items()}
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done and monotonic() > until:
+            break
         for each in prepared.values():
             each.speeds.append(each.take(each.variant.steps))
     reference = next(iter(prepared.values())).speeds
@@ -145,6 +164,7 @@ def measure(
 
 def _prepare(name: str, variant: Variant, episodes: Mapping[str, Sequence[Episode]]) -> Measured:
     try:
+        held = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
         made = Measured(variant, Bench(variant.words, episodes, variant.memory_format))
         start = perf_counter()
         made.take(1)
@@ -153,7 +173,7 @@ def _prepare(name: str, variant: Variant, episodes: Mapping[str, Sequence[Episod
             torch.cuda.reset_peak_memory_stats()
         made.take(max(variant.steps // 3, 1))  # kernels are chosen and memory is taken in the first steps
         if torch.cuda.is_available():
-            made.memory = torch.cuda.max_memory_allocated()
+            made.memory = torch.cuda.max_memory_allocated() - held
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -202,7 +222,8 @@ def _explained(each: Measured, speed: float, machine: Mapping[str, Any]) -> dict
     with each.variant.switch() if each.variant.switch else _nothing():
         costs = bench.costs(min(each.variant.steps, 3))
     operations, moved = machine["operations"][bench.config["precision"]], machine["bytes"]
-    floor = max(bench.operations() / operations, bench.fewest_bytes() / moved)
+    with one_by_one():  # what is computed for padding is no work that is needed
+        floor = max(bench.operations() / operations, bench.fewest_bytes() / moved)
     return {
         "floor_samples_per_second": 1 / floor,
         "share_of_floor": speed * floor,

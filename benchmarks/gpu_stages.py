@@ -35,6 +35,8 @@ MEASURED_WITH = 4
 """Demonstrations of each problem that speed is measured on."""
 MODES = ("inductor", "reduce-overhead")
 """Ways to compile."""
+SLOTS = (1, 8)
+"""Sizes of the groups of the programs' convolutions that are tried beside the usual one."""
 SMALL = "plain, batch 64"
 WORTH = 0.8
 """Share of the large batch's speed from which the small batch, which takes more steps, is trained with."""
@@ -105,11 +107,17 @@ def _driver() -> str | None:
 def tests(setting: Setting) -> dict[str, Any]:
     """Run the tests that need a GPU."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / "test_gpu.py")]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # whatever is installed there
     left = max(setting.until - monotonic(), 1.0)
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=left, check=False)
-    lines = (found.stdout + found.stderr).strip().splitlines()
+    try:
+        found = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=left, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"tests/test_gpu.py takes more than the {left:.0f} s that are left") from error
+    lines = found.stdout.strip().splitlines() or ["nothing was printed"]
     if found.returncode or not re.search(r"\d+ (passed|skipped)", lines[-1]):
-        raise UserError(f"tests/test_gpu.py: {lines[-1] if lines else 'nothing was printed'}; {_failures(lines)}")
+        raise UserError(f"tests/test_gpu.py: {lines[-1]}; {_failures([*lines, *found.stderr.splitlines()])}")
     return {"outcome": lines[-1]}
 
 
@@ -154,7 +162,7 @@ def targets(setting: Setting) -> dict[str, Any]:
     where = ["device=cpu", "resolution=half", "agent.rotations=4"] if setting.dry else ["device=cuda"]
     variants = {
         "plain": Variant(words_of("base", setting)),
-        "modular": Variant(words_of("modular", setting)),
+        "modular": Variant(words_of("modular", setting), steps=5),
         SMALL: Variant(words_of("base", setting, 64), steps=30),
         ORIGINAL: Variant((*CONFIGURATIONS[ORIGINAL], *where), explained=False),
     }
@@ -186,7 +194,7 @@ def _measured(variants: Mapping[str, Variant], setting: Setting) -> dict[str, di
     if setting.dry:
         variants = {name: each._replace(steps=1) for name, each in variants.items()}
     machine = setting.results["facts"]["speeds"]
-    return speed.measure(variants, demonstrations(setting), machine, 1 if setting.dry else 3)
+    return speed.measure(variants, demonstrations(setting), machine, 1 if setting.dry else 3, setting.until)
 
 
 def train(
@@ -207,18 +215,16 @@ def train(
         demos = min(demos, fewest)
     if fewest < demos:
         return {"left_out": f"{setting.data.name} has {fewest} demonstrations of a problem, and this takes {demos}"}
-    started, run = monotonic(), setting.out / RUNS / name
-    chosen = (*fastest(setting, backbone), *words, *setting.words)
-    if (run / CONFIG).exists():
-        known = read_config(run)
-        steps = int(known["steps"])
-    else:
-        steps = _steps(setting, backbone, chosen, seconds)
+    started, run, way = monotonic(), setting.out / RUNS / name, fastest(setting, backbone)
+    chosen = (*way.words, *words, *setting.words)
+    known = read_config(run) if (run / CONFIG).exists() else None
+    steps = int(known["steps"]) if known else _steps(setting, way, seconds)
     minutes = max(setting.until - monotonic(), 1.0) / 60
     problems = ",".join(problems_of(setting.data))
     where = [f"problems=[{problems}]", f"demos={demos}", f"data='{setting.data}'", f"run='{run}'"]
     config = compose("train", [*chosen, *where, f"steps={steps}", f"minutes={minutes}"])
-    figures = carry_out(config, config.trainer, name)
+    with speed.slots(way.slots):
+        figures = carry_out(config, config.trainer, name)
     before = setting.results.get(f"train-{name}", {})
     done = figures["step"] == steps
     if done:
@@ -234,36 +240,51 @@ def train(
     }
 
 
-def fastest(setting: Setting, backbone: str) -> tuple[str, ...]:
-    """Words of the fastest way to train a network of those that were measured."""
-    if "targets" not in setting.results:
+class Way(NamedTuple):
+    """A way to train.
+
+    Attributes:
+        words: of the configuration.
+        speed: that was measured [samples a second].
+        slots: samples that a group of the programs' convolutions takes; None for what is usual.
+    """
+
+    words: tuple[str, ...]
+    speed: float
+    slots: int | None = None
+
+
+def fastest(setting: Setting, backbone: str) -> Way:
+    """The fastest way to train a network of those that were measured."""
+    if "rows" not in setting.results.get("targets", {}):
         raise UserError("stages that train need the stage targets first: name it, or give no --stages")
-    rows = setting.results["targets"]["rows"]
-    small = rows[SMALL]["samples_per_second"] >= WORTH * rows["plain"]["samples_per_second"]
+    rows, name = setting.results["targets"]["rows"], "plain" if backbone == "base" else backbone
+    small = rows[SMALL]["samples_per_second"] >= WORTH * rows["plain"]["samples_per_second"] and name == "plain"
     words = words_of(backbone, setting, 64 if small else 256)
-    name = "plain" if backbone == "base" else backbone
-    gains = {
-        found["rows"]["variant"]["ratio"]: mode for mode in MODES if (found := setting.results.get(f"{name}-{mode}"))
-    }
-    if gains and max(gains) > 1:
-        mode = gains[max(gains)]
-        words = (*words, *compiled(setting, None if mode == "inductor" else mode))
-    return words
+    speed_of = rows[SMALL if small else name]["samples_per_second"]
+    gains = {mode: _gain(setting, f"{name}-{mode}") for mode in MODES}
+    best = max(gains, key=lambda mode: gains[mode])
+    if gains[best] > 1:
+        words = (*words, *compiled(setting, None if best == "inductor" else best))
+    slots = {size: _gain(setting, f"{name}-slots-{size}") for size in SLOTS}
+    most = max(slots, key=lambda size: slots[size])
+    return Way(words, speed_of * max(gains[best], 1.0), most if slots[most] > 1 else None)
 
 
-def _steps(setting: Setting, backbone: str, words: Sequence[str], seconds: float) -> int:
+def _gain(setting: Setting, stage: str) -> float:
+    """What a variant was measured to gain; 0 if it was not."""
+    rows = setting.results.get(stage, {}).get("rows")
+    return float(rows["variant"]["ratio"]) if rows else 0.0
+
+
+def _steps(setting: Setting, way: Way, seconds: float) -> int:
     """Steps that fill some seconds at the speed that was measured."""
+    words = (*way.words, *setting.words)
     asked = [int(word.partition("=")[2]) for word in words if word.startswith("steps=")]
     if asked or setting.dry:
         return asked[-1] if asked else 4
-    name, rows = "plain" if backbone == "base" else backbone, setting.results["targets"]["rows"]
-    speeds = [rows[name]["samples_per_second"]]
-    for mode in MODES:
-        measured = setting.results.get(f"{name}-{mode}", {}).get("rows")
-        speeds += [measured["variant"]["samples_per_second"]] if measured else []
     batch = next(int(word.partition("=")[2]) for word in reversed(words) if word.startswith("batch="))
-    slower = rows[SMALL]["samples_per_second"] / rows["plain"]["samples_per_second"] if batch == 64 else 1.0
-    return max(int(0.9 * seconds * slower * max(speeds) / batch), 1)
+    return max(int(seconds * way.speed / batch), 1)
 
 
 def _hand_on(run: Path, out: Path) -> None:
@@ -275,15 +296,13 @@ def _hand_on(run: Path, out: Path) -> None:
 def stages() -> Iterator[tuple[str, Stage]]:
     """All stages by name, in the order of what they tell."""
     yield "facts", Stage(facts, 20)
-    yield "tests", Stage(tests, 60)
     yield "targets", Stage(targets, 60)
-    for name, backbone in (("plain", "base"), ("modular", "modular")):
-        yield f"{name}-inductor", Stage(partial(compare, backbone=backbone, changes={"mode": None}), 120)
-    yield "plain-reduce-overhead", Stage(partial(compare, backbone="base", changes={"mode": "reduce-overhead"}), 120)
+    yield "plain-inductor", Stage(partial(compare, backbone="base", changes={"mode": None}), 100)
+    yield "tests", Stage(tests, 120)
+    yield from _compared(FIRST)
     yield _training("plain-100", "base", 100, 300)
     yield _training("modular-100", "modular", 100, 300)
-    for name, backbone, changes in VARIANTS:
-        yield name, Stage(partial(compare, backbone=backbone, changes=changes), 120 if "mode" in changes else 30)
+    yield from _compared(THEN)
     yield _training("plain-10", "base", 10, 120)
     yield _training("plain-1", "base", 1, 60)
     yield _training("plain-1000", "base", 1000, 300)
@@ -294,31 +313,42 @@ def stages() -> Iterator[tuple[str, Stage]]:
     yield _training("modular-10", "modular", 10, 120)
 
 
-VARIANTS: Sequence[tuple[str, str, dict[str, Any]]] = (
-    ("modular-one-by-one", "modular", {"switch": speed.one_by_one}),
-    ("plain-norm-16-bits", "base", {"switch": speed.sixteen_bit_norms}),
-    ("plain-contiguous", "base", {"memory_format": torch.contiguous_format}),
-    ("plain-batch-1024", "base", {"batch": 1024}),
-    ("plain-chosen-kernels", "base", {"switch": speed.chosen_kernels}),
+Changed = tuple[str, str, dict[str, Any]]
+"""Name of a stage, the backbone, and what is changed of its configuration."""
+FIRST: Sequence[Changed] = (
     ("modular-slots-1", "modular", {"switch": partial(speed.slots, 1)}),
-    ("modular-slots-32", "modular", {"switch": partial(speed.slots, 32)}),
-    ("modular-norm-16-bits", "modular", {"switch": speed.sixteen_bit_norms}),
+    ("modular-inductor", "modular", {"mode": None}),
+    ("plain-contiguous", "base", {"memory_format": torch.contiguous_format}),
+)
+THEN: Sequence[Changed] = (
+    ("plain-reduce-overhead", "base", {"mode": "reduce-overhead"}),
     ("modular-reduce-overhead", "modular", {"mode": "reduce-overhead"}),
+    ("modular-one-by-one", "modular", {"switch": speed.one_by_one}),
+    ("modular-channels-first", "modular", {"switch": speed.channels_first}),
+    ("modular-slots-8", "modular", {"switch": partial(speed.slots, 8)}),
+    ("plain-norm-16-bits", "base", {"switch": speed.sixteen_bit_norms}),
+    ("modular-norm-16-bits", "modular", {"switch": speed.sixteen_bit_norms}),
+    ("plain-chosen-kernels", "base", {"switch": speed.chosen_kernels}),
     ("plain-contiguous-inductor", "base", {"memory_format": torch.contiguous_format, "mode": None}),
-    ("plain-tf32", "base", {"words": ("precision=32-true",)}),
-    ("plain-32-bits", "base", {"words": ("precision=32-true", "tf32=false")}),
-    ("plain-batch-128", "base", {"batch": 128}),
+    ("plain-batch-1024", "base", {"batch": 1024}),
     ("plain-batch-512", "base", {"batch": 512}),
-    ("modular-contiguous", "modular", {"memory_format": torch.contiguous_format}),
+    ("plain-batch-128", "base", {"batch": 128}),
     ("modular-batch-64", "modular", {"batch": 64}),
     ("modular-batch-1024", "modular", {"batch": 1024}),
+    ("plain-tf32", "base", {"words": ("precision=32-true",)}),
+    ("plain-32-bits", "base", {"words": ("precision=32-true", "tf32=false")}),
 )
-"""What is compared with the plain and the modular configuration: batch 256, channels last, 16 bits, not compiled."""
+"""Compared with the plain and the modular configuration: batch 256, channels last, 16 bits, not compiled."""
+
+
+def _compared(changes: Sequence[Changed]) -> Iterator[tuple[str, Stage]]:
+    for name, backbone, each in changes:
+        yield name, Stage(partial(compare, backbone=backbone, changes=each), 100 if "mode" in each else 30)
 
 
 def _training(name: str, backbone: str, demos: int, seconds: float, words: Sequence[str] = ()) -> tuple[str, Stage]:
     options = {"name": name, "backbone": backbone, "demos": demos, "seconds": seconds, "words": words}
-    return f"train-{name}", Stage(partial(train, **options), 40)
+    return f"train-{name}", Stage(partial(train, **options), 60)
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from multiravens.agents.agent import View
 from multiravens.agents.policy import TransporterAgent
@@ -135,7 +135,7 @@ class Bench:
 
     def operations(self) -> float:
         """Floating-point operations that training takes a sample."""
-        with FlopCounterMode(display=False, custom_mapping=FOURIER) as counter:
+        with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
             outcome, penalty = self.trainer.score(self.trainer.send(self.sampler.draw(0).samples))
             self.trainer.fabric.backward((outcome.pick + outcome.place + penalty).sum())
         return counter.get_total_flops() / self.batch
@@ -187,7 +187,21 @@ def _fourier(factor: float, real_out: bool = False) -> Callable[..., int]:
     return count
 
 
-FOURIER = {
+def _convolution_backward(
+    gradient: Sequence[int],
+    images: Sequence[int],
+    weights: Sequence[int],
+    *rest: Any,
+    out_shape: Any = None,
+    **options: Any,
+) -> int:
+    """Operations of a convolution's gradients; torch's own count takes a convolution in groups for one that is not."""
+    transposed, mask = rest[4], rest[7]
+    return int(conv_flop_count(list(gradient), list(weights), list(images), not transposed) * (mask[0] + mask[1]))
+
+
+COUNTED = {
+    torch.ops.aten.convolution_backward: _convolution_backward,
     torch.ops.aten._fft_r2c: _fourier(2.5),
     torch.ops.aten._fft_c2c: _fourier(5.0),
     torch.ops.aten._fft_c2r: _fourier(2.5, real_out=True),

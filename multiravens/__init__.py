@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["allow", "load"]
 
 # Training runs where no simulator is installed; there are no environments to register there.
 if find_spec("gymnasium") and find_spec("pybullet"):
@@ -30,3 +30,17 @@ def load(run: str, problem: str = "", device: str = "cpu") -> Any:
     from multiravens.agents.load import load as load_deployed  # torch is imported only where it is needed
 
     return load_deployed(run, problem, device)
+
+
+def allow(*names: str) -> None:
+    """Lets runs' folders name classes of yours, until this process ends: `multiravens.allow("my_nets.Wide")`.
+
+    Args:
+        *names: dotted paths of classes.
+
+    Raises:
+        UserError: one is not a dotted path, or of multiravens itself.
+    """
+    from multiravens.trust import allow as allow_names
+
+    allow_names(*names)

@@ -41,7 +41,11 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # What the machine refuses rather than the program: told in one line, like a mistake.
 _MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
-_FLAGS = ("--help", "--cfg", "--config-dir")
+_FLAGS = ("--help", "--cfg", "--config-dir", "--allow")
+_VALUED = {
+    "--config-dir": "a folder laid out like configs/, as in --config-dir my_configs",
+    "--allow": "a class of yours that runs' folders may name, as in --allow sorting.Sorting",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,6 +135,7 @@ class Arguments(NamedTuple):
 
     overrides: list[str]
     config_dirs: list[str]
+    allowed: list[str]
     help: bool
     show: bool
 
@@ -142,29 +147,32 @@ def parse(argv: Sequence[str]) -> Arguments:
         argv: Arguments of a configured command.
 
     Returns:
-        The overrides, the folders of `--config-dir`, and whether `--help` and `--cfg` were given.
+        The overrides, the folders of `--config-dir`, the classes of `--allow`, and whether `--help` and `--cfg` were
+        given.
 
     Raises:
-        UserError: A flag is unknown or `--config-dir` has no folder.
+        UserError: A flag is unknown or lacks its value.
     """
     overrides: list[str] = []
-    folders: list[str] = []
+    valued: dict[str, list[str]] = {name: [] for name in _VALUED}
     flags: set[str] = set()
     remaining = iter(argv)
     for argument in remaining:
         name, equals, value = argument.partition("=")
-        if name == "--config-dir":
-            folder = value if equals else next(remaining, "")
-            if not folder:
-                raise UserError("--config-dir needs a folder laid out like configs/, as in --config-dir my_configs")
-            folders.append(folder)
+        if name in _VALUED:
+            given = value if equals else next(remaining, "")
+            if not given:
+                raise UserError(f"{name} needs {_VALUED[name]}")
+            valued[name].append(given)
         elif argument in ("--help", "-h", "--cfg"):
             flags.add(argument)
         elif argument.startswith("-"):
             raise unknown("flag", argument, _FLAGS)
         else:
             overrides.append(argument)
-    return Arguments(overrides, folders, bool(flags & {"--help", "-h"}), "--cfg" in flags)
+    return Arguments(
+        overrides, valued["--config-dir"], valued["--allow"], bool(flags & {"--help", "-h"}), "--cfg" in flags
+    )
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -185,16 +193,18 @@ def _dispatch(argv: list[str]) -> int:
 
 def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: list[str]) -> int | None:
     """Composes, then shows the help or the configuration, or runs the command."""
+    from omegaconf import OmegaConf
+
     from multiravens.configuration import compose, look_in
+    from multiravens.trust import allow_for_command
 
     arguments = parse(argv)
     look_in(arguments.config_dirs)
     config = compose(config_name, arguments.overrides, arguments.config_dirs)
+    allow_for_command(arguments.allowed, OmegaConf.to_container(config))
     if arguments.help:
         print(_help(config_name, config, arguments.config_dirs))
     elif arguments.show:
-        from omegaconf import OmegaConf
-
         print(OmegaConf.to_yaml(config), end="")
     else:
         return task(config)
@@ -217,8 +227,13 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
 
     roots = search_path(config_dirs)
     lines = [*_header(_find(roots, f"{config_name}.yaml")), ""]
-    lines += [f"usage: multiravens {config_name} [OPTION=VALUE ...] [--config-dir DIR] [--cfg] [--help]"]
+    lines += [
+        f"usage: multiravens {config_name} [OPTION=VALUE ...] [--config-dir DIR] [--allow CLASS] [--cfg] [--help]"
+    ]
     lines += ["  --config-dir DIR  also look for YAML files in DIR, laid out like configs/ (can be repeated)"]
+    lines += [
+        "  --allow CLASS     let runs' folders name a class of yours, as in --allow sorting.Sorting (can be repeated)"
+    ]
     lines += ["  --cfg             print the composed configuration instead of running", "", "choices (GROUP=NAME):"]
     for group in groups(roots):
         key = "module@problem.modules.KEY" if group == "module" else group

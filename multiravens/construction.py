@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -9,7 +10,9 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from multiravens.annotations import declared, wanted
 from multiravens.errors import UserError, quote, unknown
+from multiravens.values import spell
 
 _HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 
@@ -25,8 +28,8 @@ def instantiate(node: DictConfig | Mapping[str, Any], **parameters: Any) -> Any:
         The object.
 
     Raises:
-        UserError: A `_target_` cannot be imported, a parameter is unknown or missing, or the constructor refuses a
-            value with a `ValueError`.
+        UserError: A `_target_` cannot be imported, a parameter is unknown, missing or not of the type that is declared,
+            or the constructor refuses a value with a `ValueError`.
     """
     plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)
     check(plain, parameters)
@@ -42,7 +45,7 @@ def instantiate(node: DictConfig | Mapping[str, Any], **parameters: Any) -> Any:
 
 
 def check(node: object, parameters: Mapping[str, Any] | None = None, path: str = "") -> int:
-    """Checks that every `_target_` in a plain configuration can be imported and takes its parameters.
+    """Checks that every `_target_` in a plain configuration can be imported and takes its parameters, by name and type.
 
     Args:
         node: A plain dictionary, list or value; only dictionaries with a `_target_` are looked at.
@@ -53,7 +56,7 @@ def check(node: object, parameters: Mapping[str, Any] | None = None, path: str =
         The number of targets found.
 
     Raises:
-        UserError: A target cannot be imported, or a parameter is unknown or missing.
+        UserError: A target cannot be imported, or a parameter is unknown, missing or not of its declared type.
     """
     if isinstance(node, list):
         return sum(check(item, None, path) for item in node)
@@ -62,8 +65,10 @@ def check(node: object, parameters: Mapping[str, Any] | None = None, path: str =
     found = sum(check(item, None, f"{path}.{key}" if path else str(key)) for key, item in node.items())
     if "_target_" not in node:
         return found
-    given = {str(key): value for key, value in node.items() if key not in _HYDRA_KEYS} | dict(parameters or {})
-    _bind(_located(node["_target_"], path), given, f"{path or _name(node)}", bool(node.get("_partial_")))
+    own = {str(key): value for key, value in node.items() if key not in _HYDRA_KEYS}
+    target = _located(node["_target_"], path)
+    _bind(target, own | dict(parameters or {}), f"{path or _name(node)}", bool(node.get("_partial_")))
+    _check_types(target, {key: own[key] for key in own if key not in (parameters or {})}, path)
     return found + 1
 
 
@@ -111,6 +116,17 @@ def _bind(target: Any, given: Mapping[str, Any], path: str, partial: bool) -> No
     for item in known:
         if item.name in names and item.default is item.empty and item.name not in given:
             raise UserError(f"{path} needs a value for {item.name!r}: give it in the YAML file or on the command line")
+
+
+def _check_types(target: Any, given: Mapping[str, Any], path: str) -> None:
+    """Checks values by the types that a constructor declares; a default is taken whatever is declared."""
+    types, known = declared(target), {}
+    with suppress(ValueError):  # as in `_bind`
+        known = {name: item.default for name, item in inspect.signature(target).parameters.items()}
+    for name, value in given.items():
+        text = wanted(value, types.get(name, Any))
+        if text and value is not known.get(name):
+            raise UserError(f"{path}{path and '.'}{name}={spell(value)}: give {text}")
 
 
 def _name(node: object) -> str:

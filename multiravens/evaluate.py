@@ -61,6 +61,8 @@ def evaluate(config: DictConfig) -> None:
     seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = _out(config, actor)
+    if config.out is None and out.is_symlink():
+        raise UserError(f"{out} is a link, which may lead anywhere: give the folder for results as out=FOLDER")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

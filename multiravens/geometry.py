@@ -16,6 +16,10 @@ BOUNDS: Array = np.array([[0.25, 0.75], [-0.5, 0.5], [0.0, 0.28]])
 BOUNDS.setflags(write=False)
 PIXEL = 0.003125
 """Side of one heightmap pixel [m]."""
+HEIGHT_QUANTUM = 1e-5
+"""Step in which heights are stored [m]; a tenth of the 1e-4 m to which the camera recovers heights."""
+HEIGHT_LIMIT = 65535 * HEIGHT_QUANTUM
+"""Greatest height of a heightmap [m]; 0.65535, more than twice the workspace's ceiling."""
 SHAPE = (320, 160)
 """Rows (along +y) and columns (along +x) of a full-resolution heightmap."""
 

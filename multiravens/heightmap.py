@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, SHAPE, Array, xy_to_pixel
+from multiravens.picture_checks import check_depth, check_points, check_pose
 
 Color = NDArray[np.uint8]
 Height = NDArray[np.float32]
@@ -50,7 +51,13 @@ def depth_to_points(depth: NDArray[np.floating], focal: float, centre: tuple[flo
 
     Returns:
         (N, 3) world points [m] of the finite pixels in reading order.
+
+    Raises:
+        ValueError: depth, focal, centre or pose is none; depth is in millimetres.
     """
+    depth, pose = check_depth(depth), check_pose(pose)
+    if not (0 < focal < np.inf and len(centre) == 2 and np.isfinite(centre).all()):
+        raise ValueError(f"focal is {focal} and centre {centre}; they must be above 0, and (column, row), in pixels")
     rows, columns = np.nonzero(np.isfinite(depth))
     z = depth[rows, columns].astype(float)
     points = np.stack([(columns - centre[0]) * z / focal, (rows - centre[1]) * z / focal, z], axis=-1)
@@ -67,7 +74,15 @@ def fuse(points: Array, colors: Color, background: tuple[int, int, int]) -> tupl
 
     Returns:
         Colour (320, 160, 3) and height (320, 160) [m]. Single empty pixels amid a surface are closed.
+
+    Raises:
+        ValueError: points or colours have another shape or type, or no point lies in the workspace.
     """
+    return rasterise(*check_points(points, colors), background)
+
+
+def rasterise(points: Array, colors: Color, background: tuple[int, int, int]) -> tuple[Color, Height]:
+    """Fuse points as `fuse` does, whatever they are: a simulated table is not drawn, so there may be none."""
     color = np.empty((*SHAPE, 3), np.uint8)
     color[:] = background
     height = np.zeros(SHAPE, np.float32)

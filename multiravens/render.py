@@ -1,8 +1,10 @@
 """Draws the oracle or an agent at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,8 @@ from multiravens.paths import user_path
 from multiravens.pictures import contact_sheet, png
 from multiravens.progress import show_progress
 from multiravens.registration import PROBLEMS
-from multiravens.runs import ACTING
+from multiravens.restored import environment_of
+from multiravens.runs import ACTING, find_run, read_config
 from multiravens.video import SUFFIXES, VIEW, check_writable, open_video
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if EVERY_PROBLEM not in arguments:
-        return cli.run(render, "render", arguments)
+        return cli.guard(lambda: _run(arguments))
     if any(word.startswith("problem.") for word in arguments):
         return cli.guard(
             lambda: _refuse(f"{EVERY_PROBLEM} draws the problems as they are: leave out problem.* options")
@@ -54,11 +57,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(render_problems, "render", [word for word in arguments if word != EVERY_PROBLEM])
 
 
-def render(config: DictConfig) -> None:
+def _run(arguments: list[str]) -> int:
+    """Renders, in the run's own environment where the run alone knows the problem: its name is one of the user's."""
+    words, config_dirs = cli.parse(arguments)[:2]
+    given = {key: value.strip("'\"") for key, _, value in (word.partition("=") for word in words)}
+    name = given.get("problem", "")
+    if not given.get("run") or not name or _is_composed(name, config_dirs):
+        return cli.run(render, "render", arguments)
+    if name not in read_config(find_run(given["run"])).get("environment", {}):
+        return cli.run(render, "render", arguments)  # which says what problems there are
+    own = [
+        word for word in words if re.split(r"[.@=]", word.lstrip("+"))[0] in ("problem", "camera", "motion", "domain")
+    ]
+    others = [word for word in arguments if word not in own]
+    overrides = [word for word in own if not word.startswith("problem=")]
+    return cli.run(partial(render, problem=name, overrides=overrides), "render", others)
+
+
+def _is_composed(problem: str, config_dirs: Sequence[str]) -> bool:
+    try:
+        compose("environment", [f"problem={problem}"], config_dirs)
+    except UserError:
+        return False
+    return True
+
+
+def render(config: DictConfig, problem: str = "", overrides: Sequence[str] = ()) -> None:
     """Draws one episode and says where.
 
     Args:
         config: A composed `render` configuration.
+        problem: The run's name of the problem, if its environment is taken from the run.
+        overrides: Of that environment.
 
     Raises:
         UserError: If an option can't be met, or the disk refuses.
@@ -72,6 +102,9 @@ def render(config: DictConfig) -> None:
     from multiravens.film import Film, sheet_of_steps
     from multiravens.sim.studio import WHOLE, Studio, adjusted
 
+    if problem:
+        for name, part in environment_of(problem, overrides, read_config(find_run(config.run))).items():
+            config[name] = part
     lens = adjusted(WHOLE, **config.lens)
     if config.run is not None:
         config.resolution = "full"  # for the pictures; the agent sees its own

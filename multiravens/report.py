@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.construction import instantiate
-from multiravens.data.files import storage_error, user_path, write_whole
+from multiravens.data.files import read_whole, storage_error, user_path, write_whole
 from multiravens.defaults import chosen_names
 from multiravens.errors import UserError
 from multiravens.markdown import markdown_table
@@ -33,6 +33,7 @@ h2{margin-top:2em}p.note{color:#686e78}"""
 NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
 _ALL = "all"
 _UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", *ACTING), "")
+_METRICS_BYTES = 2**28
 _METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
 
 
@@ -104,10 +105,11 @@ def read_run(folder: Path, label: str) -> Run:
     """
     config, path = read_config(folder), folder / METRICS
     try:
-        metrics = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    except (OSError, ValueError) as error:
+        lines = read_whole(path, _METRICS_BYTES).decode().splitlines() if path.exists() else []
+        metrics = [json.loads(line) for line in lines]
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
-    if not all(isinstance(line, dict) and set(_METRICS) <= set(line) for line in metrics):
+    if not all(isinstance(line, dict) and _is_whole(line) for line in metrics):
         raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
     for name in ("problems", "demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
@@ -122,6 +124,13 @@ def read_run(folder: Path, label: str) -> Run:
         raise UserError(f"{folder} is damaged: its configuration has no valid chosen")
     evaluations = {path.stem: read_evaluation(path) for path in (folder / EVALUATION).glob("*.json")}
     return Run(label, folder, config, metrics, dict(sorted(evaluations.items())))
+
+
+def _is_whole(line: Mapping[str, Any]) -> bool:
+    """Whether a line of metrics has what plots take from it."""
+    numbers = all(isinstance(line.get(name), int | float) for name in _METRICS if name != "drawn")
+    drawn = line.get("drawn")
+    return numbers and isinstance(drawn, dict) and isinstance(drawn.get("tasks"), dict)
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
@@ -227,8 +236,7 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
         return
     view = instantiate(config.view)
     for problem, content in run.evaluations.items():
-        environment = content["environment"]
-        refuse_foreign(environment, problem)
+        environment = refuse_foreign(content["environment"], problem)
         agent = instantiate(config.loader)(
             run=run.folder,
             pointer=None if content["pointer"] == "none" else content["pointer"],

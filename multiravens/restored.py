@@ -6,8 +6,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from multiravens.configuration import changed, compose
-from multiravens.errors import UserError
-from multiravens.runs import TRUSTED, foreign_targets, refuse_interpolation
+from multiravens.errors import UserError, quote
+from multiravens.trust import check_parts
 
 _PARTS = ("problem", "camera", "motion")
 
@@ -31,29 +31,28 @@ def environment_of(problem: str, overrides: Sequence[str], trained: Mapping[str,
             f"the demonstrations of {problem} come from elsewhere, so there is no simulation of it to measure in: give "
             "problems=[...] of ours, or add a task module"
         )
-    refuse_foreign(own, problem)
-    return changed(own, overrides)
+    return changed(refuse_foreign(own, problem), overrides)
 
 
-def refuse_foreign(environment: Mapping[str, Any], problem: str) -> None:
-    """A run's folder may come from anywhere, so what it names is not built unless it is ours or the user's.
+def refuse_foreign(environment: Mapping[str, Any], problem: str) -> dict[str, Any]:
+    """Refuse what a run's folder, which may come from anywhere, would build that is not for its place.
+
+    Returns:
+        A copy of what an environment is built of.
 
     Raises:
-        UserError: it names something else.
+        UserError: it names a class that is neither ours for that place nor one that the user allows, has a value that
+            is not plain, or lacks a part.
     """
-    refuse_interpolation(environment, f"the run's {problem}")
-    foreign = {str(target) for target in foreign_targets(environment)}
-    if not foreign:
-        return
-    try:
-        trusted = {str(target) for target in foreign_targets(_composed(problem))}
-    except UserError:
-        trusted = set()  # the user has no such problem
-    for target in sorted(foreign - trusted):
-        raise UserError(
-            f"the run's {problem} is built by {target}, which is not a class of {TRUSTED}*: if it is of a module of "
-            "yours, give --config-dir with the folder of its YAML"
-        )
+    where = f"the run's environment of {problem}"
+    parts = {name: environment[name] for name in _PARTS if name in environment}
+    copy = check_parts(parts, where)
+    for name in _PARTS:
+        if not isinstance(copy.get(name), dict) or "_target_" not in copy[name]:
+            raise UserError(f"{where} is damaged: its {name} is {quote(copy.get(name))}, which builds nothing")
+    if not isinstance(copy["problem"].get("modules"), dict):
+        raise UserError(f"{where} is damaged: it has no modules")
+    return copy
 
 
 def _composed(problem: str) -> dict[str, Any]:

@@ -1,25 +1,53 @@
 """Folders of training runs: what is in them, and reading them without running anything that they name."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from multiravens.data.files import read_json, user_path, write_rows, write_whole
+from multiravens.annotations import wanted
+from multiravens.data.files import read_json, read_whole, user_path, write_rows, write_whole
 from multiravens.data.shards import find_shards
 from multiravens.errors import UserError, quote
-from multiravens.values import flatten
+from multiravens.plain import parse_yaml, plain
+from multiravens.trust import check_parts
 
 VERSION = 1
 CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
 EVALUATION = "evaluation"
 PACKAGED = ("assets", "checkpoints")
 """Where trained agents come with the program."""
-TRUSTED = "multiravens."
-"""What names in a run's configuration must begin with to be built: a run's folder may come from anywhere."""
+_BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
+"""Parts of a run's configuration that name classes; `restored` checks those of its environments."""
+NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+"""Of a problem: it names files and folders."""
+_MOST_PROBLEMS = 1024
+_DECLARED: dict[str, Any] = {
+    "problems": list[str] | None,
+    "resolution": str,
+    "pointer": str,
+    "inhibition": float,
+    "patience": int,
+    "demos": int,
+    "split": str,
+    "steps": int,
+    "batch": int,
+    "seed": int,
+    "learning_rate": float,
+    "weight_decay": float,
+    "warmup": float,
+    "ema": float,
+    "clip": float,
+    "checkpoint_every": int,
+    "log_every": int,
+    "augmentation": dict[str, Any] | None,
+    "precision": str,
+    "transfer": dict[str, Any],
+}
+"""Types of a run's options, as far as they are read again."""
 
 _EVALUATION_FORMAT = ("multiravens-evaluation", 1)
 _EVALUATION_FIELDS: dict[str, Any] = {
@@ -33,7 +61,8 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "environment": dict,
     "beside": dict,
 }
-_YAML_BYTES = 2**24
+_YAML_BYTES = 2**18  # a run of ten problems has 7 KB
+_MOST_FIGURES = 2**24  # values in an evaluation: twelve for each episode
 ACTING = ("inhibition", "patience")
 """Options of how a trained agent acts; they play no part in its training."""
 _OLDER = {"inhibition": 0.0, "patience": 0}
@@ -48,23 +77,29 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        if path.stat().st_size > _YAML_BYTES:
-            raise UserError(f"{path} is too large to be a run's configuration")
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = read_whole(path, _YAML_BYTES).decode()
     except OSError as error:
         raise UserError(f"{folder} is not a run folder ({path.name}: {error.strerror})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: it is not UTF-8") from error
+    config = parse_yaml(text, path)
     if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
         raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
+    config = dict(_OLDER | config)
     environments = config.get("environment", {})
-    if not isinstance(environments, dict) or not all(isinstance(each, dict) for each in environments.values()):
+    if wanted(environments, dict[str, dict[str, Any]]):
         raise UserError(f"{path} is damaged: its environment is {quote(environments)}, not one for each problem")
-    built = {key: config.get(key) for key in ("agent", "backbone", "fusion")}
-    refuse_interpolation(built, path)
-    for target in foreign_targets(built):
-        raise UserError(f"{path} names {quote(target)} as a _target_: only classes of {TRUSTED}* are loaded")
-    return _OLDER | config
+    for name, annotation in _DECLARED.items():
+        if name in config and (text := wanted(config[name], annotation)):
+            raise UserError(f"{path} is damaged: {name} is {quote(config[name])}, not {text}")
+    names = [*(config.get("problems") or ()), *environments]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise UserError(f"{path} names a problem {quote(name)}: names are letters, digits, _, - and .")
+    if len(names) > 2 * _MOST_PROBLEMS:
+        raise UserError(f"{path} names {len(names)} problems, more than {_MOST_PROBLEMS} are not taken")
+    check_parts({name: config[name] for name in _BUILT if name in config}, path)
+    return config
 
 
 def find_run(run: str | Path) -> Path:
@@ -101,40 +136,6 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     write_whole(folder / CONFIG, text.encode())
 
 
-def foreign_targets(node: object) -> Iterator[object]:
-    """What a plain configuration would build that is not a class of ours."""
-    if isinstance(node, Mapping):
-        if "_target_" in node and not _is_ours(node["_target_"]):
-            yield node["_target_"]
-        node = list(node.values())
-    if isinstance(node, list):
-        for item in node:
-            yield from foreign_targets(item)
-
-
-def _is_ours(target: object) -> bool:
-    """Whether a target is a class defined in a module of ours: not what such a module happens to import."""
-    if not (isinstance(target, str) and target.startswith(TRUSTED)):
-        return False
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(import_module(module), name, None)
-    except ImportError:
-        return False
-    return isinstance(found, type) and found.__module__ == module
-
-
-def refuse_interpolation(node: object, where: object) -> None:
-    """Refuse values that would be computed when they are read.
-
-    Raises:
-        UserError: there is one.
-    """
-    for path, value in flatten({"": node}):
-        if "${" in f"{path}{value}":
-            raise UserError(f"{where} has {quote(value)} for {path.strip('.')}: values of a run are plain")
-
-
 def read_evaluation(path: Path) -> dict[str, Any]:
     """What an evaluation of one problem wrote.
 
@@ -144,7 +145,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    content = _OLDER | {"source": None} | read_json(path, *_EVALUATION_FORMAT)
+    content = _OLDER | {"source": None} | plain(read_json(path, *_EVALUATION_FORMAT), path, _MOST_FIGURES)
     parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
     for name, kind in _EVALUATION_FIELDS.items():
         if not parts or name not in content or not isinstance(content[name], kind):

@@ -22,6 +22,7 @@ from multiravens.defaults import choices
 from multiravens.errors import UserError, quote, unknown
 from multiravens.registration import parse_problems
 from multiravens.source import package_source, users_source
+from multiravens.trust import allowed_by_command, outside_targets
 from multiravens.values import spell
 
 STAGES = ("demos", "train", "evaluate")
@@ -160,8 +161,13 @@ def _demonstrate(config: DictConfig, jobs: Sequence[Job]) -> None:
 
 
 def _folders() -> list[str]:
-    """The flags that make other commands look for YAML files where this one does."""
-    return [word for folder in search_path(None)[1:] for word in ("--config-dir", str(folder))]
+    """The flags that make other commands look for YAML files where this one does, and allow what it does."""
+    folders = [word for folder in search_path(None)[1:] for word in ("--config-dir", str(folder))]
+    return folders + _allowing(allowed_by_command())
+
+
+def _allowing(names: Sequence[str]) -> list[str]:
+    return [word for name in names for word in ("--allow", name)]
 
 
 def _check(config: DictConfig) -> None:
@@ -242,6 +248,7 @@ def _job(
             f"beside={str(beside).lower()}",
             *measured,
             *_folders(),
+            *_allowing(outside_targets(plain)),
         ],
     }
     decides = {"train": chosen, "evaluate": [*chosen, *measured, f"{_SOURCE}{source}"]}

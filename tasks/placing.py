@@ -1,6 +1,6 @@
 """Placing: parts onto their plates, as in kitting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Placing(TaskModule):
         parts: int = 4,
         decoys: int = 1,
         same_color: bool = False,
-        shapes: Sequence[str | Mapping[str, Any]] | None = None,
+        shapes: Sequence[Any] | None = None,  # `part` says of each what is wrong with it
     ) -> None:
         if not 1 <= parts <= MAX_PARTS:
             raise ValueError(f"parts={parts}: give 1 to {MAX_PARTS}")

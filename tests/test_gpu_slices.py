@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from multiravens.agents.load import load_agent
 from multiravens.data.__main__ import main as data_main
@@ -116,6 +118,16 @@ def test_bad_input_is_told_in_one_line(refused: Told, pack: Path, data: Path, tm
         assert "there is no CUDA device here: give --dry-run, which needs none" in refused(pack)
 
 
+def test_results_from_elsewhere_write_nothing_outside(refused: Told, pack: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "keep" / "results.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"../../evil": {}}')
+    assert "results.json holds '../../evil', which is no stage" in refused(pack, "--dry-run")
+    path.write_text("[1")
+    assert "results.json is damaged" in refused(pack, "--dry-run")
+    assert not list(tmp_path.glob("**/evil*")) and not list(tmp_path.parent.glob("evil*"))
+
+
 def test_archives_from_elsewhere_write_nothing_outside(refused: Told, pack: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / "keep" / "agents-0.zip"
     path.parent.mkdir(parents=True)
@@ -125,6 +137,18 @@ def test_archives_from_elsewhere_write_nothing_outside(refused: Told, pack: Path
     assert not (tmp_path.parent / "evil").exists() and not (tmp_path / "evil").exists()
     path.write_bytes(b"PK")
     assert "agents-0.zip is damaged" in refused(pack, "--dry-run")
+
+
+def test_a_convolution_in_groups_is_counted_once_for_its_output_and_twice_for_its_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    counted = import_module("training").COUNTED
+    images = torch.randn(2, 32, 9, 7, requires_grad=True)
+    weights = torch.randn(32, 8, 3, 3, requires_grad=True)
+    with FlopCounterMode(display=False, custom_mapping=counted) as counter:
+        functional.conv2d(images, weights, padding=1, groups=4).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * (2 * 32 * 9 * 7) * (8 * 3 * 3)
 
 
 def test_memory_that_does_not_suffice_says_which_batch_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,4 +174,6 @@ def test_a_stage_that_fails_ends_neither_the_others_nor_what_is_done(pack: Path,
     assert made.returncode == 2
     (line,) = [line for line in made.stderr.splitlines() if "error" in line or "Traceback" in line]
     assert line == "error: train-plain-1: stages that train need the stage targets first: name it, or give no --stages"
-    assert {"facts", "plain-tf32"} == set(json.loads((tmp_path / "out" / "keep" / "results.json").read_text()))
+    results = json.loads((tmp_path / "out" / "keep" / "results.json").read_text())
+    assert set(results) == {"facts", "plain-tf32", "train-plain-1"} and "rows" in results["plain-tf32"]
+    assert results["train-plain-1"]["failed"] in line

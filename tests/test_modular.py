@@ -214,6 +214,18 @@ def test_ten_problems_start_hardly_more_operators_than_one() -> None:
     assert counts[1] < 1.2 * counts[0]  # each program by itself takes five times as many
 
 
+def test_a_network_of_several_problems_is_one_graph() -> None:
+    words = ["backbone=modular", "problems=[a,b]"]
+    network, _ = build(OmegaConf.to_container(compose("train", words), resolve=True))  # type: ignore[arg-type]
+    images, at = torch.randn(4, 8, 160, 80), torch.full((4, 2), 30.0)
+    traced = torch.compile(network, backend="eager", fullgraph=True)
+    for expected, found in zip(
+        network(images, at, at, Tasks.of([0, 1, 1, 0])), traced(images, at, at, Tasks.of([0, 1, 1, 0])), strict=True
+    ):
+        for one, other in zip(expected, found, strict=True) if isinstance(expected, tuple) else [(expected, found)]:
+            torch.testing.assert_close(one, other)
+
+
 def test_streams_share_one_bank_or_have_their_own() -> None:
     shared, own = (streams(["one"], shared=choice) for choice in (True, False))
     banks = [[module for module in network.modules() if isinstance(module, Bank)] for network in (shared, own)]

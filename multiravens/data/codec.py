@@ -9,8 +9,9 @@ a tenth for fifty times.
 import numpy as np
 import zstandard
 
-HEIGHT_QUANTUM = 1e-5  # [m]; a tenth of the 1e-4 m to which the camera recovers heights
-HEIGHT_LIMIT = 65535 * HEIGHT_QUANTUM  # [m]; 0.65535, more than twice the workspace's ceiling of 0.28
+from multiravens.geometry import HEIGHT_LIMIT as HEIGHT_LIMIT
+from multiravens.geometry import HEIGHT_QUANTUM as HEIGHT_QUANTUM
+
 _LEVEL = 9
 _GREEN = 1
 

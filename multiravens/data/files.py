@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,31 @@ def write_whole(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """Reads a regular file; a pipe or a device could hang, or never end.
+
+    Args:
+        path: The file, or a link to one.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: If it can't be opened.
+        UserError: If it is no regular file, or too large.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no regular file: remove it, or give another folder")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1) if status.st_size <= most else b""
+    finally:
+        os.close(descriptor)
+    if max(status.st_size, len(content)) > most:
+        raise UserError(f"{path} is larger than {most} bytes, too large to be ours: remove it, or give another folder")
+    return content
 
 
 def sync_folder(folder: Path) -> None:
@@ -203,9 +229,7 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
     """
     remedy = "remove it, or give another folder"
     try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise UserError(f"{path} is too large to be a {kind}: {remedy}")
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_whole(path, _JSON_BYTES))
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})") from error
     except (ValueError, RecursionError) as error:

@@ -28,11 +28,13 @@ from multiravens.data.store import Store
 from multiravens.errors import UserError, quote
 from multiravens.geometry import SHAPE
 from multiravens.heightmap import at_resolution
+from multiravens.plain import plain
 
 FORMAT = "multiravens-pack"
 VERSION = 1
 SUFFIX = ".safetensors"
 _LEVEL = 19
+_MOST_VALUES = 2**22  # in the environments of all data sets; one has thirty
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ def write_pack(
 
 
 def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads((file.metadata() or {}).get("multiravens", "null"))
@@ -212,6 +216,10 @@ def _about(file: Any) -> dict[str, Any]:
         raise Damaged("its header has no valid resolution or environments")
     if not all(isinstance(environment, dict) for environment in environments.values()):
         raise Damaged("its header has no valid environments")
+    try:
+        about["environments"] = plain(environments, "its header", _MOST_VALUES)
+    except UserError as error:
+        raise Damaged(str(error)) from error
     return about
 
 

@@ -185,4 +185,5 @@ def shards_beside(path: Path) -> list[Path]:
         other
         for other in path.parent.iterdir()
         if other.suffix == path.suffix and (match := _SHARD.fullmatch(other.stem)) and match[1] == path.stem
+        if other.is_file()  # a pipe or a device could hang
     )

@@ -17,6 +17,7 @@ from multiravens.data.episode import fingerprint
 from multiravens.data.files import locked, read_json, remove_temporaries, storage_error, user_path, write_json
 from multiravens.data.splits import parse_splits, refuse_overlap
 from multiravens.errors import UserError, quote
+from multiravens.plain import plain
 
 VERSION = 1
 DATASET = "dataset.json"
@@ -87,7 +88,7 @@ class Store:
         environment = content.get("environment")
         if not isinstance(environment, dict):
             raise UserError(f"{folder / DATASET} is damaged: it names no environment")
-        return cls(folder, seeds, environment)
+        return cls(folder, seeds, plain(environment, folder / DATASET))
 
     @property
     def name(self) -> str:

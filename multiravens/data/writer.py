@@ -3,24 +3,17 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from multiravens.data.codec import HEIGHT_LIMIT
 from multiravens.data.episode import MAX_STEPS, Episode, write_episode
 from multiravens.data.manifest import update_manifest
 from multiravens.data.splits import known_splits, parse_splits
 from multiravens.data.store import DATASET, Store
 from multiravens.errors import UserError, unknown
-from multiravens.geometry import BOUNDS, PIXEL, SHAPE, xy_to_pixel, yaw_quaternion
-
-_HEIGHTMAP = (
-    f"heightmaps are {SHAPE[0]} x {SHAPE[1]} pixels of {1000 * PIXEL} mm, rows along +y from y = {BOUNDS[1, 0]} m, "
-    f"columns along +x from x = {BOUNDS[0, 0]} m; multiravens.heightmap.depth_to_points and fuse make them from depth "
-    "pictures"
-)
+from multiravens.geometry import BOUNDS, SHAPE, xy_to_pixel, yaw_quaternion
+from multiravens.picture_checks import as_array, check_color, check_height, check_range, check_shape
 
 
 class EpisodeWriter:
@@ -88,9 +81,9 @@ class EpisodeWriter:
             UserError: If another command is writing to the data set, it holds episodes of another environment, its
                 seeds are used up, or the disk refuses.
         """
-        color, height = _color(color), _height(height)
+        color, height = check_color("color", color, "T + 1, "), check_height("height", height, "T + 1, ")
         steps = len(color) - 1
-        _check_shape("height", height, (steps + 1, *SHAPE), "one for each colour picture")
+        check_shape("height", height, (steps + 1, *SHAPE), "one for each colour picture")
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"color has {steps + 1} frames: give 2 to {MAX_STEPS + 1}, one more than actions")
         turns = _angles("turn", turn, steps, -math.inf, math.inf)
@@ -121,7 +114,7 @@ class EpisodeWriter:
         self, goal_frames: ArrayLike | None, subgoals: Sequence[str] | None, steps: int
     ) -> tuple[np.ndarray, list[str]]:
         """Returns which sub-goals hold in which frame (T + 1, G), and their names."""
-        frames = _array("goal_frames", range(1, steps + 1) if goal_frames is None else goal_frames)
+        frames = as_array("goal_frames", range(1, steps + 1) if goal_frames is None else goal_frames)
         if frames.ndim != 1 or frames.dtype.kind not in "iu" or not 1 <= len(frames) <= MAX_STEPS:
             found = f"{frames.shape} {frames.dtype}"
             raise ValueError(f"goal_frames is {found}; it must be (G,) integers, G from 1 to {MAX_STEPS}")
@@ -151,57 +144,9 @@ class EpisodeWriter:
         return path
 
 
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name} is not an array of numbers: {' '.join(str(error).split())}") from error
-
-
-def _check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], why: str) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; it must be {shape}: {why}")
-
-
-def _check_range(name: str, array: np.ndarray, low: float, high: float, unit: str, remedy: str) -> None:
-    """Refuses numbers that are not finite or outside the limits; float32 rounding of a limit is let through."""
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{name} is {array.dtype}; it must be numbers [{unit}]")
-    slack = 1e-6
-    wrong = ~((array >= low - slack) & (array <= high + slack) & np.isfinite(array))
-    if wrong.any():
-        at = tuple(int(index) for index in np.argwhere(wrong)[0])
-        value = f"{name}{list(at)} is {array[at]:.6g} {unit}"
-        limits = "finite" if math.isinf(high) else f"within [{low:.6g}, {high:.6g}] {unit}"
-        raise ValueError(f"{value}; it must be {limits}{remedy}")
-
-
-def _color(value: ArrayLike) -> np.ndarray:
-    color = _array("color", value)
-    if color.shape[1:] != (*SHAPE, 3):
-        raise ValueError(f"color has shape {color.shape}; it must be (T + 1, {SHAPE[0]}, {SHAPE[1]}, 3): {_HEIGHTMAP}")
-    if color.dtype != np.uint8:
-        raise ValueError(
-            f"color is {color.dtype} up to {color.max(initial=0):.6g}; it must be uint8 up to 255: for colours in "
-            "[0, 1] give (255 * color).round().astype('uint8')"
-        )
-    return color
-
-
-def _height(value: ArrayLike) -> np.ndarray:
-    height = _array("height", value)
-    if height.shape[1:] != SHAPE:
-        raise ValueError(f"height has shape {height.shape}; it must be (T + 1, {SHAPE[0]}, {SHAPE[1]}): {_HEIGHTMAP}")
-    if height.dtype.kind != "f":
-        raise ValueError(f"height is {height.dtype}; it must be floating-point metres above the table")
-    remedy = ": fill what the camera did not see with 0, and clip noise below the table with np.clip(height, 0, None)"
-    _check_range("height", height, 0.0, HEIGHT_LIMIT, "m", remedy)
-    return height.astype(np.float32)
-
-
 def _positions(name: str, value: ArrayLike, height: np.ndarray) -> np.ndarray:
     """Returns positions (T, 3) float32 [m]; z is the surface's height in the frame before where it is not given."""
-    positions, steps = _array(name, value), len(height) - 1
+    positions, steps = as_array(name, value), len(height) - 1
     if positions.shape not in ((steps, 2), (steps, 3)):
         raise ValueError(
             f"{name} has shape {positions.shape}; it must be ({steps}, 2) or ({steps}, 3): one position for each "
@@ -210,7 +155,7 @@ def _positions(name: str, value: ArrayLike, height: np.ndarray) -> np.ndarray:
     remedy = ": positions are in the world's frame, x away from the robot, y to its left, z up from the table"
     for axis in range(positions.shape[1]):
         low, high = BOUNDS[axis].tolist()
-        _check_range(f"{name} {'xyz'[axis]}", positions[:, axis], low, high, "m", remedy)
+        check_range(f"{name} {'xyz'[axis]}", positions[:, axis], low, high, "m", remedy)
     if positions.shape[1] == 2:
         rows, columns = np.clip(xy_to_pixel(positions), 0, np.array(SHAPE) - 1).T
         surface = height[np.arange(steps), rows, columns]
@@ -219,9 +164,9 @@ def _positions(name: str, value: ArrayLike, height: np.ndarray) -> np.ndarray:
 
 
 def _angles(name: str, value: ArrayLike, steps: int, low: float, high: float) -> np.ndarray:
-    angles = _array(name, value)
+    angles = as_array(name, value)
     if angles.ndim == 0:
         angles = np.repeat(angles, steps)
-    _check_shape(name, angles, (steps,), "one for each action, or a single number for all")
-    _check_range(name, angles, low, high, "rad", "")
+    check_shape(name, angles, (steps,), "one for each action, or a single number for all")
+    check_range(name, angles, low, high, "rad", "")
     return np.clip(angles.astype(np.float64), low, high)

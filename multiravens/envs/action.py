@@ -79,7 +79,8 @@ class Action:
         """Check an element of `action_space()`; positions outside the workspace are moved to its edge.
 
         Raises:
-            ValueError: a field is missing, has another shape, holds NaN or infinity, or a quaternion is zero.
+            ValueError: a field is missing, has another shape, holds NaN or infinity, or a quaternion is zero or has
+                w first.
         """
         values = {key: _field(fields, key, width) for key, width in WIDTHS.items()}
         poses = []
@@ -88,6 +89,11 @@ class Action:
             length = float(np.linalg.norm(quaternion))
             if length < 1e-3:
                 raise ValueError(f"{part}_quaternion is zero; give xyzw of length 1, [0, 0, 0, 1] for no turn")
+            if abs(quaternion[0]) > 1e-3 and not quaternion[1:3].any():
+                raise ValueError(
+                    f"{part}_quaternion is {quaternion.tolist()}, a turn about x alone, as if w came first; "
+                    "quaternions are xyzw: [0, 0, sin(yaw / 2), cos(yaw / 2)]"
+                )
             position = np.clip(values[f"{part}_position"], _LOWER, _UPPER).astype(float)
             poses.append(Pose(position, quaternion / length))
         return cls(poses[0], poses[1])

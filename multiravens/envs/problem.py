@@ -15,6 +15,9 @@ from multiravens.sim.world import World
 
 ORDERS = ("sequential", "shuffled", "interleaved")
 _ATTEMPTS = 60
+MOST_STEPS = 1000
+"""Actions of an episode: what its file holds at most, ten times what the longest problem needs."""
+_MOST_MODULES = 16  # the table is full well before
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Problem:
         max_steps: actions allowed in an episode; None for twice what an expert needs.
 
     Raises:
-        UserError: no module, an unknown order, or not one step.
+        UserError: no module or more than 16, an unknown order, or not 1 to `MOST_STEPS` steps.
     """
 
     def __init__(
@@ -49,8 +52,10 @@ class Problem:
             raise UserError(f"problem {name!r} has no modules; give at least one")
         if order not in ORDERS:
             raise unknown("order", order, ORDERS)
-        if max_steps is not None and max_steps < 1:
-            raise UserError(f"max_steps={max_steps}: give 1 or more, or null for twice what an expert needs")
+        if len(modules) > _MOST_MODULES:
+            raise UserError(f"problem {name!r} has {len(modules)} modules, at most {_MOST_MODULES} are composed")
+        if max_steps is not None and not 1 <= max_steps <= MOST_STEPS:
+            raise UserError(f"max_steps={max_steps}: give 1 to {MOST_STEPS}, or null for twice what an expert needs")
         self.name, self.modules, self.order = name, dict(modules), order
         self.size = sum(module.size for module in self.modules.values())
         self.max_steps = max_steps or 2 * sum(module.steps for module in self.modules.values())

@@ -11,7 +11,7 @@ import pybullet
 from numpy.typing import NDArray
 
 from multiravens.geometry import BOUNDS, SHAPE, Array, rotation_matrix
-from multiravens.heightmap import Color, Height, depth_to_points, fuse
+from multiravens.heightmap import Color, Height, depth_to_points, rasterise
 from multiravens.sim.domain import Domain
 from multiravens.sim.world import World
 
@@ -154,7 +154,7 @@ class RealSense(Camera):
     def look(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
         """Colour (320, 160, 3) and height (320, 160) [m] fused from the three views, with noise drawn from rng."""
         points, colors = zip(*(self._cloud(world, pose, rng) for pose in self._poses), strict=True)
-        return fuse(np.concatenate(points), np.concatenate(colors), TABLE_COLOR)
+        return rasterise(np.concatenate(points), np.concatenate(colors), TABLE_COLOR)
 
     def _cloud(self, world: World, pose: Array, rng: np.random.Generator) -> tuple[Array, Color]:
         """World points (N, 3) and colours (N, 3) that one view sees of the registered bodies."""
