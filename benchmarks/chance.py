@@ -17,7 +17,7 @@ from typing import Any
 from rich.progress import track
 
 from multiravens.envs import PickPlaceEnv, make
-from multiravens.statistics import bootstrap_mean, spelled
+from multiravens.support.statistics import bootstrap_mean, spelled
 
 FIRST = 100_000
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "chance.json"

@@ -39,9 +39,9 @@ from gpu_stages import SPLIT, Setting, Stage, problems_of, read_results, stages
 from rich.console import Console
 from rich.table import Table
 
-from multiravens.data.files import user_path, write_whole
-from multiravens.data.pack import Pack
+from multiravens.data.storage.pack import Pack
 from multiravens.errors import UserError, unknown
+from multiravens.support.files import user_path, write_whole
 
 FORK = multiprocessing.get_context("fork")
 """Each stage in a process of its own, so that none harms the next; torch is imported once."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from gpu_stages import AGENTS, RUNS, read_results
 
-from multiravens.data.files import write_whole
 from multiravens.errors import UserError, quote
-from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
+from multiravens.support.files import write_whole
+from multiravens.support.runs import CONFIG, METRICS, STATE, WEIGHTS
 
 LARGEST = 16 * 2**20
 """Of a file [bytes]."""

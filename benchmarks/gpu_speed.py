@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 from training import Bench, peaks
 
-from multiravens.agents import grouped, modular
-from multiravens.agents.session import is_out_of_memory
-from multiravens.data.episode import Episode
+from multiravens.agents.networks.modular import grouped
+from multiravens.agents.networks.modular import streams as modular
+from multiravens.agents.training.session import is_out_of_memory
+from multiravens.data.storage.episode import Episode
 from multiravens.errors import UserError
 
 Switch = Callable[[], Any]

@@ -18,13 +18,13 @@ import torch
 from gpu_speed import Variant
 from training import CONFIGURATIONS, ORIGINAL
 
-from multiravens.agents.export import export
-from multiravens.configuration import compose
-from multiravens.data.demonstrations import load
-from multiravens.data.episode import Episode
-from multiravens.data.pack import Pack
+from multiravens.agents.adaptation.export import export
+from multiravens.data.storage.episode import Episode
+from multiravens.data.storage.pack import Pack
+from multiravens.data.training.demonstrations import load
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, read_config
+from multiravens.options.compose import compose
+from multiravens.support.runs import CONFIG, METRICS, read_config
 from multiravens.train import carry_out
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,10 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from multiravens.evaluation import compare
-from multiravens.markdown import markdown_table
-from multiravens.runs import EVALUATION, read_evaluation
-from multiravens.statistics import bootstrap_mean, spelled, wilson
+from multiravens.evaluation.measure import compare
+from multiravens.support.markdown import markdown_table
+from multiravens.support.runs import EVALUATION, read_evaluation
+from multiravens.support.statistics import bootstrap_mean, spelled, wilson
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "learning.md"

@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, option, timed, write_table
 
-from multiravens.agents.checkpoint import read_tensors
-from multiravens.agents.load import load_agent
-from multiravens.agents.loss import Outcome
-from multiravens.agents.offline import in_batches, judging
-from multiravens.data.demonstrations import Demonstrations, load
-from multiravens.evaluation import compare
-from multiravens.runs import EVALUATION, WEIGHTS, hash_weights, read_config
-from multiravens.statistics import Comparison, bootstrap_mean, paired_bootstrap, spelled
+from multiravens.agents.acting.load import load_agent
+from multiravens.agents.networks.checkpoint import read_tensors
+from multiravens.agents.training.dataset_metrics import in_batches, judging
+from multiravens.agents.training.objectives import Outcome
+from multiravens.data.training.demonstrations import Demonstrations, load
+from multiravens.evaluation.measure import compare
+from multiravens.support.runs import EVALUATION, WEIGHTS, hash_weights, read_config
+from multiravens.support.statistics import Comparison, bootstrap_mean, paired_bootstrap, spelled
 
 RESULTS = ROOT / "docs" / "results" / "modular.md"
 HEADS = ("row", "problem", "accuracy", "against", "return", "return against", "trained", "minutes")

@@ -17,8 +17,8 @@ from typing import Any
 
 from rich.progress import track
 
-from multiravens.data.files import write_rows
 from multiravens.envs import PROBLEMS, demonstrate, make
+from multiravens.support.files import write_rows
 
 FIRST = 100_000
 TARGETS = {1: {"placing": 0.98, "stacking": 0.98, "chaining": 0.95, "routing": 0.95}, 2: 0.92, 3: 0.90, 4: 0.90}

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from multiravens.agents.export import of_the_agent
-from multiravens.markdown import markdown_table
-from multiravens.report import NOTE, Run, markdown, read_run, table_rows
-from multiravens.runs import EVALUATION, read_config, write_config
-from multiravens.statistics import spelled_outcome
+from multiravens.agents.adaptation.export import of_the_agent
+from multiravens.experiments.report import NOTE, Run, markdown, read_run, table_rows
+from multiravens.support.markdown import markdown_table
+from multiravens.support.runs import EVALUATION, read_config, write_config
+from multiravens.support.statistics import spelled_outcome
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"

@@ -32,17 +32,17 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from multiravens.agents.agent import View
-from multiravens.agents.policy import TransporterAgent
-from multiravens.agents.session import PRECISIONS, fabric_of, network_of, tensor_floats
-from multiravens.agents.training import Trainer
-from multiravens.configuration import compose
-from multiravens.construction import instantiate
+from multiravens.agents.acting.agent import View
+from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.agents.training.session import PRECISIONS, fabric_of, network_of, tensor_floats
+from multiravens.agents.training.trainer import Trainer
 from multiravens.data import Episode
-from multiravens.data.augmentation import SE2, move
-from multiravens.data.demonstrations import Demonstrations, load
-from multiravens.data.sampling import Catalogue, Sampler
+from multiravens.data.training.augmentation import SE2, move
+from multiravens.data.training.demonstrations import Demonstrations, load
+from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.heightmap import reduce_half
+from multiravens.options.compose import compose
+from multiravens.options.instantiate import instantiate
 from multiravens.train import keep_memory
 
 ORIGINAL = "resnet43, full, batch 1"

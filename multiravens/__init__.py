@@ -22,12 +22,12 @@ def load(run: str, problem: str = "", device: str = "cpu") -> Any:
         device: where the network computes.
 
     Returns:
-        A `multiravens.agents.load.Deployed`.
+        A `multiravens.agents.acting.load.Deployed`.
 
     Raises:
         UserError: the folder is not a run's, its checkpoint does not fit, or it does not know the problem.
     """
-    from multiravens.agents.load import load as load_deployed  # torch is imported only where it is needed
+    from multiravens.agents.acting.load import load as load_deployed  # torch is imported only where it is needed
 
     return load_deployed(run, problem, device)
 
@@ -41,6 +41,6 @@ def allow(*names: str) -> None:
     Raises:
         UserError: one is not a dotted path, or of multiravens itself.
     """
-    from multiravens.trust import allow as allow_names
+    from multiravens.options.trust import allow as allow_names
 
     allow_names(*names)

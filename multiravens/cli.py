@@ -195,8 +195,8 @@ def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: lis
     """Composes, then shows the help or the configuration, or runs the command."""
     from omegaconf import OmegaConf
 
-    from multiravens.configuration import compose, look_in
-    from multiravens.trust import allow_for_command
+    from multiravens.options.compose import compose, look_in
+    from multiravens.options.trust import allow_for_command
 
     arguments = parse(argv)
     look_in(arguments.config_dirs)
@@ -222,8 +222,8 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     """Writes a configured command's help: purpose and examples, groups and their choices, options and defaults."""
     from omegaconf import OmegaConf
 
-    from multiravens.configuration import groups, options, search_path
-    from multiravens.values import flatten, spell
+    from multiravens.options.compose import groups, options, search_path
+    from multiravens.options.types import flatten, spell
 
     roots = search_path(config_dirs)
     lines = [*_header(_find(roots, f"{config_name}.yaml")), ""]

@@ -7,11 +7,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.data.collection import Collected, Run, collect
-from multiravens.data.splits import parse_splits
-from multiravens.data.store import Store
+from multiravens.data.collecting.collection import Collected, Run, collect
+from multiravens.data.storage.splits import parse_splits
+from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, unknown
-from multiravens.progress import show_progress
+from multiravens.support.progress import show_progress
 
 _ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
 

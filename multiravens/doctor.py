@@ -18,7 +18,7 @@ from rich.table import Table
 
 from multiravens.cli import guard
 from multiravens.errors import UserError, unknown
-from multiravens.paths import user_path
+from multiravens.options.paths import user_path
 
 _OLDEST_PYTHON = (3, 11)
 _SLOW_FRAME = 20.0  # [ms]; a common laptop takes 3 to 13

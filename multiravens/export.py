@@ -5,7 +5,7 @@ import sys
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.construction import instantiate
+from multiravens.options.instantiate import instantiate
 
 
 def export(config: DictConfig) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
-from multiravens.construction import instantiate
-from multiravens.progress import show_progress
+from multiravens.options.instantiate import instantiate
+from multiravens.support.progress import show_progress
 
 
 def train(config: DictConfig) -> None:

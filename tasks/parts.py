@@ -11,7 +11,7 @@ import numpy as np
 
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
-from multiravens.paths import user_path
+from multiravens.options.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import IDENTITY, World
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
-from multiravens.configuration import compose
-from multiravens.data.episode import Episode, write_episode
-from multiravens.data.store import Store
+from multiravens.data.storage.episode import Episode, write_episode
+from multiravens.data.storage.store import Store
 from multiravens.geometry import SHAPE, pixel_to_xy, yaw_quaternion
+from multiravens.options.compose import compose
 
 ENVIRONMENT = {"source": "synthetic"}
 

@@ -10,26 +10,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multiravens.agents.agent import View
-from multiravens.agents.bank import Bank
-from multiravens.agents.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
-from multiravens.agents.correlation import (
+from multiravens.agents.acting.agent import View
+from multiravens.agents.acting.conditioning import FinalGoal, NextGoals, NoGoal, StepGoal
+from multiravens.agents.acting.pointer import visual_pointer
+from multiravens.agents.acting.policy import refine, refine_turn
+from multiravens.agents.networks.correlation import (
     correlate,
     correlate_by_fourier,
     correlate_by_products,
     correlate_directly,
     rotated_crops,
 )
-from multiravens.agents.isometric import Isometric, ResidualBlock
-from multiravens.agents.loss import Labels, equivalent_turns, score
-from multiravens.agents.modular import ModularStreams
-from multiravens.agents.patched import Tasks
-from multiravens.agents.pointer import visual_pointer
-from multiravens.agents.policy import refine, refine_turn
-from multiravens.agents.resnet43 import OriginalStreams, ResNet43
-from multiravens.agents.session import learn, network_of
-from multiravens.agents.training import Trainer
-from multiravens.agents.transporter import Maps, Places, SplitStreams, StackedStreams, Streams, Transporter, match_turns
+from multiravens.agents.networks.isometric import Isometric, ResidualBlock
+from multiravens.agents.networks.modular.bank import Bank
+from multiravens.agents.networks.modular.streams import ModularStreams
+from multiravens.agents.networks.patched import Tasks
+from multiravens.agents.networks.resnet43 import OriginalStreams, ResNet43
+from multiravens.agents.networks.transporter import (
+    Maps,
+    Places,
+    SplitStreams,
+    StackedStreams,
+    Streams,
+    Transporter,
+    match_turns,
+)
+from multiravens.agents.training.objectives import Labels, equivalent_turns, score
+from multiravens.agents.training.session import learn, network_of
+from multiravens.agents.training.trainer import Trainer
 from tests import synthetic
 
 

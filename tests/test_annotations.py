@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.annotations import declared, wanted
+from multiravens.options.annotations import declared, wanted
 from multiravens.sim.domain import Domain
 
 NODE = {"_target_": "a.B"}

@@ -11,15 +11,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from multiravens.agents.agent import View
-from multiravens.agents.load import Deployed, load_agent
-from multiravens.agents.policy import TransporterAgent
+from multiravens.agents.acting.agent import View
+from multiravens.agents.acting.load import Deployed, load_agent
+from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.drawing.rollout import rollout
 from multiravens.envs import from_config
-from multiravens.evaluate import main as evaluate
-from multiravens.evaluation import measure
-from multiravens.restored import environment_of
-from multiravens.rollout import rollout
-from multiravens.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
+from multiravens.evaluation.evaluate import main as evaluate
+from multiravens.evaluation.measure import measure
+from multiravens.support.run_environment import environment_of
+from multiravens.support.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
 
 FOLDERS = sorted((Path(__file__).parents[1] / "assets" / "checkpoints").iterdir())
 

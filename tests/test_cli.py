@@ -12,9 +12,9 @@ import yaml
 from omegaconf import DictConfig
 
 from multiravens import cli
-from multiravens.configuration import compose
 from multiravens.errors import UserError
-from multiravens.values import flatten
+from multiravens.options.compose import compose
+from multiravens.options.types import flatten
 
 ROOT = Path(__file__).resolve().parents[1]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,10 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from multiravens.configuration import CONFIGS, compose, groups, options
-from multiravens.construction import check, instantiate
 from multiravens.errors import UserError, nearest, unknown
-from multiravens.values import flatten
+from multiravens.options.compose import CONFIGS, compose, groups, options
+from multiravens.options.instantiate import check, instantiate
+from multiravens.options.types import flatten
 
 PRIMARIES = ["demos", "environment", "evaluate", "export", "render", "report", "sweep", "train", "transfer"]
 MODULES = ["chaining", "placing", "routing", "stacking"]

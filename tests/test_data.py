@@ -16,8 +16,8 @@ import pytest
 
 from multiravens.data import Store, collect, find_stores, parse_splits, read_episode, write_episode
 from multiravens.data.__main__ import main as data_main
-from multiravens.data.files import locked
 from multiravens.errors import UserError
+from multiravens.support.files import locked
 from tests import fake_episodes
 from tests.fake_episodes import SEEDS, assert_one_line, make_crashing, make_episode, make_fake, make_store
 
@@ -212,7 +212,7 @@ class TestDeath:
     def test_workers_that_cannot_start_end_the_run_in_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("multiravens.data.collection._start_worker", fake_episodes.die)
+        monkeypatch.setattr("multiravens.data.collecting.collection._start_worker", fake_episodes.die)
         with pytest.raises(UserError) as error:
             collect(make_fake, make_store(tmp_path), 6, workers=2)
         assert_one_line(error, "died before their work", "workers=1")

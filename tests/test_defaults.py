@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from multiravens import configuration, report, train, transfer
-from multiravens.configuration import CONFIGS
-from multiravens.defaults import chosen_names, defaults_of, differing_options
-from multiravens.runs import CONFIG, WEIGHTS, read_config, write_config
+from multiravens import train, transfer
+from multiravens.experiments import report
+from multiravens.options import compose as configuration
+from multiravens.options.compose import CONFIGS
+from multiravens.options.defaults import chosen_names, defaults_of, differing_options
+from multiravens.support.runs import CONFIG, WEIGHTS, read_config, write_config
 from tests import synthetic
 
 WORDS = ["backbone=small", "agent=sctn", "problems=[synthetic]", "demos=2", "steps=1", "batch=2", "threads=1"]
@@ -124,7 +126,7 @@ def test_a_users_own_choice_is_named_as_its_file(made: Path, tmp_path: Path) -> 
     small["network"] |= {"width": 16, "depth": 1}
     for group, content in {
         "backbone": small,
-        "task_sampling": {"_target_": "multiravens.data.sampling.AdaptiveTasks", "temperature": 3.0},
+        "task_sampling": {"_target_": "multiravens.data.training.sampling.AdaptiveTasks", "temperature": 3.0},
     }.items():
         (tmp_path / "mine" / group).mkdir(parents=True)
         (tmp_path / "mine" / group / f"my_{group}.yaml").write_text(yaml.safe_dump(content))
@@ -153,3 +155,20 @@ def test_an_agent_older_than_an_option_can_be_taught(made: Path, run: Path) -> N
     taught = read_config(run.parent / "taught")
     assert (taught["ema"], taught["augmentation"]) == (config["ema"], config["augmentation"])
     assert taught["chosen"] == NAMES
+
+
+@pytest.mark.parametrize("backbone", ["small", "modular"])
+def test_a_run_from_before_the_classes_moved_is_read_as_today(backbone: str, tmp_path: Path) -> None:
+    config = synthetic.configured(f"backbone={backbone}", "task_sampling=adaptive")
+    today = {key: value for key, value in config.items() if key not in ("trainer", "run")}
+    write_config(tmp_path, today)
+    written = (tmp_path / CONFIG).read_text()
+    before = written
+    for rooms in ("agents.acting", "agents.networks"):
+        before = before.replace(f"multiravens.{rooms}.", "multiravens.agents.")
+    before = before.replace("agents.modular.streams.", "agents.modular.").replace(
+        "data.training.sampling", "data.sampling"
+    )
+    assert before.count("_target_") == written.count("_target_") and "acting" not in before.replace("# acting", "")
+    (tmp_path / CONFIG).write_text(before)
+    assert read_config(tmp_path) == {**today, "version": 1}

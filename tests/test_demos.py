@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from multiravens import demos
-from multiravens.configuration import compose
 from multiravens.data import Store, read_episode
+from multiravens.options.compose import compose
 from tests.fake_episodes import make_fake
 
 

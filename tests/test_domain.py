@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from multiravens.configuration import CONFIGS, compose, options
 from multiravens.envs import make
 from multiravens.errors import UserError
-from multiravens.restored import environment_of
+from multiravens.options.compose import CONFIGS, compose, options
 from multiravens.sim.domain import TEXTURES, Domain
+from multiravens.support.run_environment import environment_of
 
 DOMAINS = options([CONFIGS], "domain")
 

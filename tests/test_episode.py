@@ -14,7 +14,8 @@ import zstandard
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from multiravens.data import Episode, codec, read_episode, write_episode
+from multiravens.data import Episode, read_episode, write_episode
+from multiravens.data.storage import codec
 from multiravens.errors import UserError
 from multiravens.heightmap import reduce_half
 from tests.fake_episodes import assert_one_line, make_episode, scene

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from multiravens.agents.agent import Action, Agent, Oracle, Random, View, to_action
-from multiravens.configuration import compose
-from multiravens.data.store import Store
+from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View, to_action
+from multiravens.data.storage.store import Store
 from multiravens.demos import main as demos
 from multiravens.errors import UserError
-from multiravens.evaluate import _out, main
-from multiravens.evaluation import Measured, compare, described, measure
-from multiravens.lanes import Lane, Start
-from multiravens.restored import environment_of, refuse_foreign
-from multiravens.runs import EVALUATION, find_run, read_evaluation, write_evaluation
+from multiravens.evaluation.evaluate import _out, main
+from multiravens.evaluation.measure import Measured, compare, described, measure
+from multiravens.evaluation.workers import Lane, Start
+from multiravens.options.compose import compose
+from multiravens.support.run_environment import environment_of, refuse_foreign
+from multiravens.support.runs import EVALUATION, find_run, read_evaluation, write_evaluation
 
 ENVIRONMENT = {
     name: value
@@ -182,7 +182,7 @@ def test_a_stopped_command_goes_on_with_what_is_not_measured_yet(
         measured.append(environment["problem"]["name"])
         return measure(actors, view, environment, *rest)
 
-    monkeypatch.setattr("multiravens.evaluation.measure", counted)
+    monkeypatch.setattr("multiravens.evaluation.measure.measure", counted)
     assert main([*words, "problems=[stacking,placing]"]) == 0
     assert measured == ["placing"] and "stacking.json was measured before" in capsys.readouterr().out
     assert main([*words, "problems=[stacking]", "episodes=3"]) == 0
@@ -197,7 +197,7 @@ def test_what_other_code_measured_is_kept_as_read_and_measured_again(
     assert main(words) == 0
     first = read_evaluation(path)
     with monkeypatch.context() as patch:
-        patch.setattr("multiravens.evaluate.package_source", lambda: "edited")
+        patch.setattr("multiravens.evaluation.evaluate.package_source", lambda: "edited")
         assert main(words) == 0
         assert told in capsys.readouterr().out and read_evaluation(path) == first | {"source": "edited"}
     older = {name: value for name, value in first.items() if name != "source"}
@@ -306,8 +306,8 @@ def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> N
         "os.system",
         "multiravens.cli.os.system",
         "multiravens.heightmap.np.load",
-        "multiravens.data.files.write_whole",
-        "multiravens.data.files.Path",
+        "multiravens.support.files.write_whole",
+        "multiravens.support.files.Path",
         "multiravens.nowhere.Thing",
     ):
         foreign = {"problem": {"_target_": target}, "camera": {}, "motion": {}}

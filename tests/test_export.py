@@ -8,13 +8,13 @@ import pytest
 import torch
 import yaml
 
-from multiravens.agents.checkpoint import read_tensors, write_tensors
-from multiravens.agents.load import load
+from multiravens.agents.acting.load import load
+from multiravens.agents.networks.checkpoint import read_tensors, write_tensors
 from multiravens.demos import main as demonstrate
 from multiravens.errors import UserError
-from multiravens.evaluate import main as evaluate
+from multiravens.evaluation.evaluate import main as evaluate
 from multiravens.export import main
-from multiravens.runs import CONFIG, STATE, WEIGHTS
+from multiravens.support.runs import CONFIG, STATE, WEIGHTS
 from multiravens.train import main as train
 from tests import synthetic
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from multiravens.agents.checkpoint import read_tensors
-from multiravens.agents.load import load_agent
-from multiravens.agents.session import train
-from multiravens.agents.training import Trainer
-from multiravens.data import demonstrations
-from multiravens.data.demonstrations import Demonstrations
-from multiravens.runs import STATE
+from multiravens.agents.acting.load import load_agent
+from multiravens.agents.networks.checkpoint import read_tensors
+from multiravens.agents.training.session import train
+from multiravens.agents.training.trainer import Trainer
+from multiravens.data.training import demonstrations
+from multiravens.data.training.demonstrations import Demonstrations
+from multiravens.support.runs import STATE
 from tests import synthetic
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

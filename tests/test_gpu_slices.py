@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from multiravens.agents.load import load_agent
+from multiravens.agents.acting.load import load_agent
 from multiravens.data.__main__ import main as data_main
 from multiravens.errors import UserError
 

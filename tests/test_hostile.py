@@ -17,16 +17,18 @@ import yaml
 from omegaconf import OmegaConf
 
 import multiravens
-from multiravens import cli, evaluate, trust
-from multiravens.agents.checkpoint import write_tensors
-from multiravens.agents.load import build, load_agent
-from multiravens.configuration import compose
-from multiravens.data.store import Store
+from multiravens import cli
+from multiravens.agents.acting.load import build, load_agent
+from multiravens.agents.networks.checkpoint import write_tensors
+from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
-from multiravens.plain import parse_yaml, plain
-from multiravens.report import read_run
-from multiravens.restored import environment_of
-from multiravens.runs import CONFIG, EVALUATION, METRICS, WEIGHTS, read_config, write_config
+from multiravens.evaluation import evaluate
+from multiravens.experiments.report import read_run
+from multiravens.options import trust
+from multiravens.options.compose import compose
+from multiravens.options.plain import parse_yaml, plain
+from multiravens.support.run_environment import environment_of
+from multiravens.support.runs import CONFIG, EVALUATION, METRICS, WEIGHTS, read_config, write_config
 
 TINY = ["backbone=small", "backbone.network.width=8", "backbone.network.depth=0", "backbone.network.fine=8"]
 TINY += ["agent.features=1", "problems=[kit]", "inhibition=0", "patience=0"]
@@ -86,11 +88,12 @@ def test_an_honest_run_is_loaded_and_its_environment_composed(run: Path) -> None
 
 OURS = [
     "multiravens.load",
-    "multiravens.video.Video",
-    "multiravens.lanes.Lanes",
-    "multiravens.data.writer.EpisodeWriter",
+    "multiravens.drawing.video.Video",
+    "multiravens.evaluation.workers.Lanes",
+    "multiravens.data.storage.writer.EpisodeWriter",
 ]
-OURS += ["multiravens.sim.domain.Domain", "multiravens.sim.motion.ArmMotion", "multiravens.evaluate.find_run"]
+OURS += ["multiravens.sim.domain.Domain", "multiravens.sim.motion.ArmMotion"]
+OURS += ["multiravens.evaluation.evaluate.find_run"]
 OURS += ["multiravens.envs.problem.Problem", "multiravens.envs.make", "multiravens.cli.os.system", "multiravens"]
 FOREIGN = ["os.system", "subprocess.Popen", "builtins.exec", "numpy.load", "torch.load", "outsider.Sorting", "x"]
 
@@ -153,7 +156,7 @@ def test_an_environment_is_plain_and_whole(path: str, value: object, message: st
     ],
 )
 def test_values_are_of_the_types_that_constructors_declare(path: str, value: object, message: str) -> None:
-    from multiravens.construction import instantiate
+    from multiravens.options.instantiate import instantiate
 
     own = copy.deepcopy(ENVIRONMENT)
     _set(own, path, value)
@@ -194,7 +197,7 @@ def test_a_command_allows_what_its_user_names_and_forgets_it(how: str, run: Path
     assert len(found) == 1
 
 
-@pytest.mark.parametrize("name", ["multiravens.video.Video", "sorting", "a b.c", ""])
+@pytest.mark.parametrize("name", ["multiravens.drawing.video.Video", "sorting", "a b.c", ""])
 def test_only_classes_of_others_can_be_allowed(name: str) -> None:
     with pytest.raises(UserError, match="allow "):
         multiravens.allow(name)
@@ -346,7 +349,7 @@ def _mutated(text: str, rng: random.Random) -> str:
 def test_a_thousand_hostile_runs_are_built_or_refused_in_one_line(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from multiravens.construction import instantiate
+    from multiravens.options.instantiate import instantiate
 
     honest, rng, refused = (run / CONFIG).read_text(), random.Random(0), 0
     monkeypatch.chdir(tmp_path)

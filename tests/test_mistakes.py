@@ -10,15 +10,18 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from multiravens import evaluate, export, render, report, sweep, train, transfer
-from multiravens.agents.checkpoint import write_tensors
-from multiravens.agents.training import Trainer
+from multiravens import export, train, transfer
+from multiravens.agents.networks.checkpoint import write_tensors
+from multiravens.agents.training.trainer import Trainer
 from multiravens.cli import INTERRUPTED
-from multiravens.configuration import changed, compose
 from multiravens.data.__main__ import main as data_main
-from multiravens.data.episode import Episode, write_episode
+from multiravens.data.storage.episode import Episode, write_episode
+from multiravens.drawing import render
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
+from multiravens.evaluation import evaluate
+from multiravens.experiments import report, sweep
+from multiravens.options.compose import changed, compose
+from multiravens.support.runs import CONFIG, METRICS, STATE, WEIGHTS
 from tests import synthetic
 
 Main = Callable[[Sequence[str]], int]
@@ -201,7 +204,7 @@ def test_an_export_that_was_stopped_is_taken_up(
     words = [f"run={run}", f"out={tmp_path / 'out'}"]
     refused(export.main, [*words, "shard_size=1KB"], capsys)
     with monkeypatch.context() as patch:
-        patch.setattr("multiravens.agents.export.write_tensors", _killed_on_the_way)
+        patch.setattr("multiravens.agents.adaptation.export.write_tensors", _killed_on_the_way)
         assert export.main([*words, "shard_size=100KB"]) == INTERRUPTED
     assert list((tmp_path / "out").glob("weights-00001-*"))
     (tmp_path / "out" / CONFIG).rename(tmp_path / "out" / f".{CONFIG}.1.tmp")

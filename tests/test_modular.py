@@ -11,15 +11,15 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from multiravens.agents.bank import Adapter, Bank, Program, Step, change, entropy, run
-from multiravens.agents.grouped import lay_out
-from multiravens.agents.isometric import Isometric
-from multiravens.agents.load import build
-from multiravens.agents.modular import STREAMS, ModularStreams
-from multiravens.agents.patched import Patch, Patched, Tasks, by_problem
-from multiravens.agents.transporter import Maps
-from multiravens.configuration import compose
+from multiravens.agents.acting.load import build
+from multiravens.agents.networks.isometric import Isometric
+from multiravens.agents.networks.modular.bank import Adapter, Bank, Program, Step, change, entropy, run
+from multiravens.agents.networks.modular.grouped import lay_out
+from multiravens.agents.networks.modular.streams import STREAMS, ModularStreams
+from multiravens.agents.networks.patched import Patch, Patched, Tasks, by_problem
+from multiravens.agents.networks.transporter import Maps
 from multiravens.errors import UserError
+from multiravens.options.compose import compose
 
 WIDTH, BLOCKS, DEPTH = 16, 3, 5
 
@@ -157,7 +157,7 @@ def test_every_problem_runs_through_its_own_programs() -> None:
 def test_programs_that_run_together_give_what_each_gives_alone(
     shared: bool, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multiravens.agents.modular.SLOTS", {"cpu": size})
+    monkeypatch.setattr("multiravens.agents.networks.modular.streams.SLOTS", {"cpu": size})
     network = streams(["one", "two", "three", "four"], shared=shared)
     for patch in network.body.own:
         for parameter in patch.parameters():

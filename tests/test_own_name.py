@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from multiravens import demos, evaluate, export, render, train
+from multiravens import demos, export, train
+from multiravens.drawing import render
+from multiravens.evaluation import evaluate
 from tests.test_outsider import outside
 
 TINY = ["backbone=small", "backbone.network.width=8", "backbone.network.depth=0", "backbone.network.fine=8"]

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from multiravens.data.__main__ import main
-from multiravens.data.demonstrations import Demonstrations, load
-from multiravens.data.episode import Episode, read_episode, write_episode
-from multiravens.data.files import in_turn
-from multiravens.data.pack import Pack, write_pack
-from multiravens.data.shards import fill_shards, parse_size, shard_paths
-from multiravens.data.store import find_stores
+from multiravens.data.storage.episode import Episode, read_episode, write_episode
+from multiravens.data.storage.pack import Pack, write_pack
+from multiravens.data.storage.store import find_stores
+from multiravens.data.training.demonstrations import Demonstrations, load
 from multiravens.errors import UserError
+from multiravens.support.files import in_turn
+from multiravens.support.shards import fill_shards, parse_size, shard_paths
 from multiravens.train import main as train
 from tests import synthetic
 from tests.fake_episodes import SEEDS, make_episode, make_store

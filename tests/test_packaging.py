@@ -87,7 +87,7 @@ def test_an_unpacked_wheel_composes_and_runs(built: Path, tmp_path: Path) -> Non
     with zipfile.ZipFile(wheel_of(built)) as wheel:
         wheel.extractall(tmp_path)
     script = (
-        "import multiravens, sys; from multiravens.cli import main; from multiravens.configuration import compose; "
+        "import multiravens, sys; from multiravens.cli import main; from multiravens.options.compose import compose; "
         "print(multiravens.__file__, compose('demos', ['problem=stacking-placing']).problem.name); main(['--version'])"
     )
     result = subprocess.run(

@@ -7,10 +7,10 @@ import pytest
 from multiravens import demos, doctor, train
 from multiravens.data import read_episode
 from multiravens.data.__main__ import main as data_main
-from multiravens.data.store import Store
+from multiravens.data.storage.store import Store
 from multiravens.envs import make
 from multiravens.errors import UserError
-from multiravens.paths import user_path
+from multiravens.options.paths import user_path
 
 TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
 TINY += ["batch=1", "threads=1"]

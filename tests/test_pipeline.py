@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from multiravens import demos, evaluate, render, report, train
-from multiravens.agents.load import load_agent
-from multiravens.agents.policy import TransporterAgent
-from multiravens.configuration import compose
-from multiravens.runs import read_config, write_config
+from multiravens import demos, train
+from multiravens.agents.acting.load import load_agent
+from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.drawing import render
+from multiravens.evaluation import evaluate
+from multiravens.experiments import report
+from multiravens.options.compose import compose
+from multiravens.support.runs import read_config, write_config
 
 TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "backbone.network.fine=8"]
 TINY += ["demos=2", "steps=4", "batch=2", "log_every=2", "checkpoint_every=4", "threads=1"]
@@ -46,7 +49,7 @@ def test_the_report_is_one_page_with_its_pictures_inside(
         acted.append((inhibition, patience))
         return load_agent(inhibition=inhibition, patience=patience, **others)
 
-    monkeypatch.setattr("multiravens.agents.load.load_agent", loaded)
+    monkeypatch.setattr("multiravens.agents.acting.load.load_agent", loaded)
     assert report.main([f"runs=[{run}]", "gallery=1", f"out={tmp_path}"]) == 0
     measured = report.read_run(run, "run").evaluations.values()
     assert acted == [(content["inhibition"], content["patience"]) for content in measured]

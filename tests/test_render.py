@@ -9,14 +9,14 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from multiravens import render
+from multiravens.drawing import render
+from multiravens.drawing.film import Film, before_and_after, goals_of, status_of
+from multiravens.drawing.pictures import contact_sheet, draw_action, png, turned, wrap, write
+from multiravens.drawing.video import SUFFIXES, VIEW, Board, Goals, Status, frame_size, open_video
 from multiravens.envs import demonstrate, make
-from multiravens.film import Film, before_and_after, goals_of, status_of
 from multiravens.geometry import BOUNDS, planar_pose
-from multiravens.pictures import contact_sheet, draw_action, png, turned, wrap, write
 from multiravens.sim.studio import Studio
 from multiravens.sim.world import World
-from multiravens.video import SUFFIXES, VIEW, Board, Goals, Status, frame_size, open_video
 
 FRAME = frame_size()
 SHORT = ["problem=stacking", "problem.max_steps=1", "seed=3", "speed=8"]
@@ -216,7 +216,7 @@ def test_sheets_of_an_episode_and_of_a_problem(tmp_path: Path, capsys: pytest.Ca
     assert "1 steps, not solved" in capsys.readouterr().out
     sheet = cv2.imread(str(out))
     assert sheet is not None and sheet.shape[1] > 2 * 540 and sheet.std() > 20
-    from multiravens.configuration import compose
+    from multiravens.options.compose import compose
 
     small = Studio((112, 144))
     pair = before_and_after(compose("environment", ["problem=stacking"]), 3, small)
@@ -232,7 +232,7 @@ def test_the_sheet_of_problems_shows_all_fifteen(tmp_path: Path, monkeypatch: py
         drawn.append(config.problem.name)
         return np.zeros((20, 40, 3), np.uint8)
 
-    monkeypatch.setattr("multiravens.film.before_and_after", fake)
+    monkeypatch.setattr("multiravens.drawing.film.before_and_after", fake)
     assert render.main(["problem=all", f"out={tmp_path / 'all.png'}"]) == 0
     assert len(set(drawn)) == 15
     assert (tmp_path / "all.png").is_file()

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import multiravens
-from multiravens.agents.checkpoint import write_tensors
-from multiravens.agents.load import Deployed, build
+from multiravens.agents.acting.load import Deployed, build
+from multiravens.agents.networks.checkpoint import write_tensors
 from multiravens.envs import Action
 from multiravens.geometry import BOUNDS, pixel_to_xy
 from multiravens.heightmap import depth_to_points, fuse
-from multiravens.runs import WEIGHTS, write_config
+from multiravens.support.runs import WEIGHTS, write_config
 from tests.synthetic import configured
 
 TINY = ["backbone=small", "backbone.network.width=8", "backbone.network.depth=0", "backbone.network.fine=8"]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from multiravens.data.files import write_rows
-from multiravens.runs import EVALUATION, read_evaluation, write_evaluation
+from multiravens.support.files import write_rows
+from multiravens.support.runs import EVALUATION, read_evaluation, write_evaluation
 
 ROOT = Path(__file__).parents[1]
 MEASURED = sorted(

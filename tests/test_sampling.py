@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from multiravens.configuration import CONFIGS
-from multiravens.construction import instantiate
-from multiravens.data.sampling import (
+from multiravens.data.training.sampling import (
     AdaptiveTasks,
     Catalogue,
     ExplicitTasks,
@@ -28,6 +26,8 @@ from multiravens.data.sampling import (
     UniformTasks,
 )
 from multiravens.errors import UserError
+from multiravens.options.compose import CONFIGS
+from multiravens.options.instantiate import instantiate
 
 # Goal pointers before each step, by task and demonstration; the last one comes back to a segment that it had left.
 POINTERS = {
@@ -323,7 +323,7 @@ class TestBadInput:
     def test_a_parameter_out_of_range_is_named(self, target: str, parameters: dict[str, float]) -> None:
         (name, value), *_ = parameters.items()
         with pytest.raises(UserError, match=f"{name}={value}: give a number from"):
-            instantiate({"_target_": f"multiravens.data.sampling.{target}", **parameters})
+            instantiate({"_target_": f"multiravens.data.training.sampling.{target}", **parameters})
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -7,19 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from multiravens import source
-from multiravens.source import package_source, users_source
+from multiravens.evaluation import source
+from multiravens.evaluation.source import package_source, users_source
 
-ROOT = Path(source.__file__).parent
+ROOT = Path(source.__file__).parents[1]
 ACTING = {
-    *("evaluation.py", "lanes.py", "statistics.py", "geometry.py", "heightmap.py", "assets/ur5e/ur5e.urdf"),
+    *("evaluation/measure.py", "evaluation/workers.py", "support/statistics.py", "geometry.py", "heightmap.py"),
+    "assets/ur5e/ur5e.urdf",
     *("envs/__init__.py", "envs/environment.py", "envs/primitive.py", "envs/problem.py", "envs/oracle.py"),
     *("sim/world.py", "sim/cameras.py", "sim/domain.py", "sim/motion.py", "sim/arm.py", "sim/shapes.py"),
     *("tasks/chaining.py", "tasks/parts.py", "tasks/placing.py", "tasks/routing.py", "tasks/stacking.py"),
-    *("agents/agent.py", "agents/load.py", "agents/policy.py", "agents/pointer.py", "agents/tries.py"),
-    *("agents/conditioning.py", "agents/isometric.py", "agents/modular.py", "agents/resnet43.py"),
+    *(f"agents/acting/{name}.py" for name in ("agent", "load", "policy", "pointer", "retry", "conditioning")),
+    *(f"agents/networks/{name}.py" for name in ("isometric", "modular/streams", "resnet43")),
 }
-OTHERS = {"report.py", "plots.py", "video.py", "sweep.py", "agents/training.py", "agents/session.py"}
+OTHERS = {
+    *("experiments/report.py", "experiments/plots.py", "drawing/video.py", "experiments/sweep.py"),
+    *("agents/training/trainer.py", "agents/training/session.py"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +93,7 @@ def test_no_class_of_a_users_own_has_no_digest(target: object) -> None:
 
 
 def test_it_is_found_without_importing_what_acts() -> None:
-    code = "import sys; from multiravens.source import package_source; package_source(); print('torch' in sys.modules)"
+    code = "import sys; from multiravens.evaluation.source import package_source; package_source(); "
+    code += "print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=True)
     assert run.stdout == "False\n"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from multiravens.statistics import bootstrap_mean, paired_bootstrap, wilson
+from multiravens.support.statistics import bootstrap_mean, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from multiravens.agents.checkpoint import read_tensors
-from multiravens.configuration import compose
-from multiravens.data.files import locked
+from multiravens.agents.networks.checkpoint import read_tensors
 from multiravens.errors import UserError
-from multiravens.runs import STATE, WEIGHTS
-from multiravens.sweep import Job, main, plan
+from multiravens.experiments.sweep import Job, main, plan
+from multiravens.options.compose import compose
+from multiravens.support.files import locked
+from multiravens.support.runs import STATE, WEIGHTS
 from tests import synthetic
 
 TRAIN = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=1", "problems=[synthetic]", "demos=2"]

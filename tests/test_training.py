@@ -15,18 +15,18 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from multiravens.agents.checkpoint import read_tensors
-from multiravens.agents.load import build, load, load_agent
-from multiravens.agents.loss import judge
-from multiravens.agents.offline import shown
-from multiravens.agents.patched import Tasks
-from multiravens.agents.session import tensor_floats, train
-from multiravens.agents.training import Inputs, Trainer
-from multiravens.configuration import compose
-from multiravens.data.augmentation import SE2, moved
-from multiravens.data.demonstrations import Demonstrations
+from multiravens.agents.acting.load import build, load, load_agent
+from multiravens.agents.networks.checkpoint import read_tensors
+from multiravens.agents.networks.patched import Tasks
+from multiravens.agents.training.dataset_metrics import shown
+from multiravens.agents.training.objectives import judge
+from multiravens.agents.training.session import tensor_floats, train
+from multiravens.agents.training.trainer import Inputs, Trainer
+from multiravens.data.training.augmentation import SE2, moved
+from multiravens.data.training.demonstrations import Demonstrations
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS
+from multiravens.options.compose import compose
+from multiravens.support.runs import CONFIG, METRICS, STATE, WEIGHTS
 from tests import synthetic
 
 TINY = ["backbone=small", "backbone.network.width=16", "backbone.network.depth=2", "backbone.network.fine=8"]
@@ -96,7 +96,7 @@ def test_losses_that_come_late_are_not_lost_with_a_killed_run(
     kill_at: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU, whose figures are waited for two steps later.
-    monkeypatch.setattr("multiravens.agents.training.LAGS", {"cpu": 2})
+    monkeypatch.setattr("multiravens.agents.training.trainer.LAGS", {"cpu": 2})
     words = ["steps=8", "checkpoint_every=2", "step_sampling=prioritised", "task_sampling=adaptive"]
     whole, killed = (configured(data, tmp_path / name, *words) for name in ("whole", "killed"))
     train(whole)
@@ -123,7 +123,7 @@ def test_a_run_that_is_out_of_time_is_taken_up_to_the_same_bytes(
 ) -> None:
     train(configured(data, tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        patch.setattr("multiravens.agents.session.time.monotonic", iter(np.arange(0.0, 600.0, 20.0)).__next__)
+        patch.setattr("multiravens.agents.training.session.time.monotonic", iter(np.arange(0.0, 600.0, 20.0)).__next__)
         figures = train(configured(data, tmp_path / "sliced", f"minutes={minutes}", "checkpoint_every=100"))
     assert figures["step"] == 3 * minutes
     assert read_tensors(tmp_path / "sliced" / STATE)[1]["step"] == 3 * minutes
@@ -386,7 +386,7 @@ def test_damaged_foreign_and_hostile_runs_are_refused(data: Path, tmp_path: Path
     (run / CONFIG).write_text(config.replace("width: 16", "width: 24"))
     with pytest.raises(UserError, match="another network"):
         load_agent(run)
-    (run / CONFIG).write_text(config.replace("multiravens.agents.conditioning.NextGoals", "os.system"))
+    (run / CONFIG).write_text(config.replace("multiravens.agents.acting.conditioning.NextGoals", "os.system"))
     with pytest.raises(UserError, match="only classes of"):
         load_agent(run)
     (run / CONFIG).write_text("agent: !!python/object/apply:os.system ['true']")
@@ -415,7 +415,7 @@ def test_programs_are_of_the_problems_that_names_stand_for(data: Path, tmp_path:
 def test_out_of_memory_says_which_setting_to_lower(
     allocate: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("multiravens.agents.session.Demonstrations", allocate)
+    monkeypatch.setattr("multiravens.agents.training.session.Demonstrations", allocate)
     with pytest.raises(UserError, match="out of memory with batch=.*: lower batch"):
         train(configured(data, tmp_path / "run"))
 

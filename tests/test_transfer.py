@@ -12,18 +12,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from multiravens import report
-from multiravens.agents.agent import View
-from multiravens.agents.checkpoint import read_tensors
-from multiravens.agents.load import load_agent
-from multiravens.agents.modular import ModularStreams
-from multiravens.agents.session import train
-from multiravens.agents.transfer import transfer
-from multiravens.configuration import compose
-from multiravens.data.episode import write_episode
-from multiravens.data.store import Store
+from multiravens.agents.acting.agent import View
+from multiravens.agents.acting.load import load_agent
+from multiravens.agents.adaptation.transfer import transfer
+from multiravens.agents.networks.checkpoint import read_tensors
+from multiravens.agents.networks.modular.streams import ModularStreams
+from multiravens.agents.training.session import train
+from multiravens.data.storage.episode import write_episode
+from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
-from multiravens.runs import CONFIG, METRICS, STATE, WEIGHTS, read_config
+from multiravens.experiments import report
+from multiravens.options.compose import compose
+from multiravens.support.runs import CONFIG, METRICS, STATE, WEIGHTS, read_config
 from multiravens.transfer import main
 from tests import synthetic
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from multiravens.data.upload import pack, unpack, upload_together
+from multiravens.data.training.upload import pack, unpack, upload_together
 
 KINDS = st.sampled_from([np.dtype(kind) for kind in ("int64", "float64", "float32", "uint8", "bool")])
 ARRAY = KINDS.flatmap(lambda kind: arrays.arrays(kind, arrays.array_shapes(min_dims=1, max_dims=3, min_side=0)))

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import yaml
 
-from multiravens.configuration import CONFIGS
 from multiravens.data import Store, read_episode
 from multiravens.data.__main__ import main as data_main
-from multiravens.data.codec import HEIGHT_QUANTUM
-from multiravens.data.files import locked
-from multiravens.data.manifest import read_manifest, verify
-from multiravens.data.splits import known_splits
-from multiravens.data.writer import EpisodeWriter
+from multiravens.data.storage.codec import HEIGHT_QUANTUM
+from multiravens.data.storage.manifest import read_manifest, verify
+from multiravens.data.storage.splits import known_splits
+from multiravens.data.storage.writer import EpisodeWriter
 from multiravens.errors import UserError
 from multiravens.geometry import quaternion_yaw
+from multiravens.options.compose import CONFIGS
+from multiravens.support.files import locked
 from tests.fake_episodes import ENVIRONMENT, assert_one_line, scene
 
 GUIDE = Path(__file__).parents[1] / "docs" / "own_data.md"
@@ -136,7 +136,7 @@ class TestDataSet:
     def test_the_splits_are_those_of_the_demonstrations(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         splits = yaml.safe_load((CONFIGS / "demos.yaml").read_text())["splits"] | {"lab": [500_000, 500_001]}
         (tmp_path / "demos.yaml").write_text(yaml.safe_dump({"splits": splits}))
-        monkeypatch.setattr("multiravens.data.splits.CONFIGS", tmp_path)
+        monkeypatch.setattr("multiravens.data.storage.splits.CONFIGS", tmp_path)
         for name, (first, end) in splits.items():
             assert EpisodeWriter(tmp_path, "mine", name).store.seeds == range(first, end)
 
@@ -219,7 +219,7 @@ class TestGuide:
 
     def test_its_example_writes_episodes_that_are_ready_for_training(self, written: Path) -> None:
         pytest.importorskip("torch")
-        from multiravens.data.demonstrations import Demonstrations, load
+        from multiravens.data.training.demonstrations import Demonstrations, load
 
         assert data_main(["verify", str(written)]) == 0
         episodes, environments = load(written, ["mine"], 20, "half")

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from multiravens import cli
-from multiravens.data.episode import RESOLUTIONS
-from multiravens.data.inspection import (
+from multiravens.data.storage.episode import RESOLUTIONS
+from multiravens.data.storage.inspection import (
     CONTACT_SHEET,
     summarize,
     summarize_episode,
     summarize_pack,
     write_contact_sheet,
 )
-from multiravens.data.manifest import rebuild_manifest, verify
-from multiravens.data.pack import Pack, is_pack, write_pack
-from multiravens.data.shards import parse_size
-from multiravens.data.store import Store, find_stores
+from multiravens.data.storage.manifest import rebuild_manifest, verify
+from multiravens.data.storage.pack import Pack, is_pack, write_pack
+from multiravens.data.storage.store import Store, find_stores
 from multiravens.errors import UserError, unknown
-from multiravens.paths import user_path
-from multiravens.progress import show_progress
+from multiravens.options.paths import user_path
 from multiravens.registration import parse_problems
+from multiravens.support.progress import show_progress
+from multiravens.support.shards import parse_size
 
 
 def main(argv: Sequence[str] | None = None) -> int:

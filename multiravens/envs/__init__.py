@@ -6,8 +6,6 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from multiravens.configuration import compose
-from multiravens.construction import instantiate
 from multiravens.envs.action import Action, transport
 from multiravens.envs.environment import PickPlaceEnv
 from multiravens.envs.module import SubGoal, TaskModule
@@ -15,6 +13,8 @@ from multiravens.envs.oracle import Demonstration, GoalSequence, demonstrate, go
 from multiravens.envs.problem import Problem
 from multiravens.envs.region import PlacementError, Region
 from multiravens.errors import UserError
+from multiravens.options.compose import compose
+from multiravens.options.instantiate import instantiate
 from multiravens.registration import PROBLEMS
 
 __all__ = [

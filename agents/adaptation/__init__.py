@@ -1,0 +1,1 @@
+"""Teaching a trained agent, and handing it on."""

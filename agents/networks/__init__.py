@@ -1,0 +1,1 @@
+"""Networks: what sees pictures and scores actions."""

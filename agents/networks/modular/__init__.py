@@ -1,0 +1,1 @@
+"""Networks of one bank of residual blocks, run by programs."""

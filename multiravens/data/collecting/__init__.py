@@ -1,0 +1,1 @@
+"""Collecting demonstrations with several processes."""

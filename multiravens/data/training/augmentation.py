@@ -1,0 +1,122 @@
+"""Turning and shifting a sample as a whole: observation, goals and action alike."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from multiravens.data.training.demonstrations import Batch
+from multiravens.data.training.upload import upload
+
+_TRIES = 24
+
+
+class Warp(NamedTuple):
+    """Rigid motions of N pictures in their plane.
+
+    Attributes:
+        turn: (N,) [rad], from +x (columns) to +y (rows), about the picture's middle.
+        shift: (N, 2) rows and columns [pixels], after the turn.
+    """
+
+    turn: np.ndarray
+    shift: np.ndarray
+
+    def motion(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Motions (N, 10) as `move` takes them, of pictures with these rows and columns.
+
+        Cosine and sine of the turn; the rows and columns that the picture's middle comes to; and, row by row, the 2 x 3
+        matrix that says of each pixel where it came from, in grid_sample's coordinates: x right, y down, both in
+        [-1, 1].
+        """
+        cos, sin = np.cos(self.turn), np.sin(self.turn)
+        down, right = self.shift[..., 0], self.shift[..., 1]
+        rows, columns = ((side - 1) / 2 for side in shape)
+        x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
+        matrix = cos, sin * rows / columns, x_shift / columns, -sin * columns / rows, cos, y_shift / rows
+        return np.stack([cos, sin, down + rows, right + columns, *matrix], axis=-1)
+
+
+class SE2:
+    """Draws one rigid motion a sample, redrawn until pick and place stay inside.
+
+    Args:
+        turn_degrees: standard deviation of the turn.
+        shift: standard deviation of the shift along each side, in widths of the picture.
+
+    Reference: Zeng et al. 2010.14406 (60 degrees, a sixth of the width).
+    Departs: bilinear, since nearest neighbours would blur a part's yaw by more than a turn that is told apart; of 24
+    draws the first that stays inside is taken, and none at all where none does, so that a batch is made at once.
+    """
+
+    def __init__(self, turn_degrees: float = 60.0, shift: float = 1 / 6) -> None:
+        if turn_degrees < 0 or shift < 0:
+            raise ValueError(f"turn_degrees={turn_degrees}, shift={shift}: give 0 or more")
+        self.turn, self.shift = math.radians(turn_degrees), shift
+
+    def draw(self, pick: np.ndarray, place: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
+        """Draw for N samples.
+
+        Args:
+            pick: (N, 2) row and column.
+            place: (N, 2).
+            shape: rows and columns of the pictures.
+            rng: its draws depend on N alone.
+        """
+        drawn = self.candidates(len(pick), shape, rng)
+        at, to, motions = (torch.from_numpy(each) for each in (pick, place, drawn.motion(shape)))
+        first = first_inside(at, to, motions, shape).numpy()
+        rows = np.arange(len(pick))
+        return Warp(drawn.turn[rows, first], drawn.shift[rows, first])
+
+    def candidates(self, count: int, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
+        """Draw `count` times 24 motions, whatever they would move; the 25th stays put: (N, 25) and (N, 25, 2)."""
+        turns = np.concatenate([rng.normal(0, self.turn, (count, _TRIES)), np.zeros((count, 1))], axis=1)
+        shifts = rng.normal(0, self.shift * min(shape), (count, _TRIES, 2))
+        return Warp(turns, np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1))
+
+
+def first_inside(pick: Tensor, place: Tensor, motions: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Choose the first of several motions that leaves pick and place inside; the last one where none does.
+
+    Args:
+        pick: (N, 2) row and column.
+        place: (N, 2).
+        motions: (N, T, 10) of `Warp.motion`.
+        shape: rows and columns of the pictures.
+
+    Returns:
+        (N,) int64.
+    """
+    inside = motions.new_ones(motions.shape[:2], dtype=torch.bool)
+    for points in (pick, place):
+        for side, at in zip(shape, _at(points[:, None], motions, shape), strict=True):
+            inside &= (at >= 0) & (at <= side - 1)
+    inside[:, -1] = True
+    return inside.to(torch.uint8).argmax(1)
+
+
+def moved(batch: Batch, warp: Warp) -> Batch:
+    """The batch with every sample moved; bilinear, zeros come in from outside."""
+    motion = warp.motion(tuple(batch.images.shape[-2:]))
+    return move(batch, upload(motion, batch.images.device))
+
+
+def move(batch: Batch, motion: Tensor) -> Batch:
+    """The batch with every sample moved by motions (N, 10) of `Warp.motion`, which lie where the batch does."""
+    shape = tuple(batch.images.shape[-2:])
+    pick, place = (torch.stack(_at(points, motion, shape), dim=1).float() for points in (batch.pick, batch.place))
+    theta = motion[:, 4:].float().unflatten(1, (2, 3))
+    grid = functional.affine_grid(theta, list(batch.images.shape), align_corners=True)
+    images = functional.grid_sample(batch.images, grid, mode="bilinear", align_corners=True)
+    return batch._replace(images=images, pick=pick, place=place)
+
+
+def _at(points: Tensor, motion: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Rows and columns that points (.., 2) come to by motions (.., 10), double precision."""
+    rows, columns = (points[..., axis].double() - (side - 1) / 2 for axis, side in enumerate(shape))
+    cos, sin, down, right = motion[..., :4].unbind(-1)
+    return cos * rows + sin * columns + down, cos * columns - sin * rows + right

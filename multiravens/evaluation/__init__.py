@@ -1,0 +1,1 @@
+"""Measuring agents: episodes, figures, intervals."""

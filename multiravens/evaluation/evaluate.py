@@ -1,0 +1,229 @@
+"""Measures agents on held-out episodes and says how sure the figures are."""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from multiravens import cli
+from multiravens.data.storage.splits import known_splits
+from multiravens.data.storage.store import DATASET, Store
+from multiravens.errors import UserError
+from multiravens.evaluation.source import package_source, users_source
+from multiravens.options.instantiate import instantiate
+from multiravens.registration import parse_problems
+from multiravens.support.files import storage_error, user_path
+from multiravens.support.progress import Update, show_progress
+from multiravens.support.run_environment import environment_of
+from multiravens.support.runs import (
+    ACTING,
+    EVALUATION,
+    find_run,
+    hash_weights,
+    is_packaged,
+    read_config,
+    read_evaluation,
+    write_evaluation,
+)
+from multiravens.support.statistics import spelled, spelled_outcome
+
+EXPERT = "expert"
+"""Where goal images come from unless demonstrations have them: a run of the expert."""
+
+
+def evaluate(config: DictConfig) -> None:
+    """Measures, writes one JSON a problem, and prints a table.
+
+    Args:
+        config: A composed `evaluate` configuration.
+
+    Raises:
+        UserError: If an option can't be met, or the disk refuses.
+    """
+    for name in ("episodes", "workers"):
+        if config[name] < 1:
+            raise UserError(f"{name}={config[name]}: give 1 or more")
+    if config.run is None and config.get("agent") is not None and "_target_" not in config.agent:
+        raise UserError(f"{config.agent.name} has to be trained first: give its folder as run=FOLDER")
+    if (config.run is None) == (config.get("agent") is None):
+        raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
+    actor, trained = _actor(config)
+    problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
+    overrides = [str(word) for word in config.overrides]
+    environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
+    shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
+    seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
+    others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
+    out = _out(config, actor)
+    if config.out is None and out.is_symlink():
+        raise UserError(f"{out} is a link, which may lead anywhere: give the folder for results as out=FOLDER")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(out, error) from error
+    table = Table("problem", "agent", "mean return [95 %]", "full success [95 %]", "episodes", "skipped")
+    remarks = []
+    for problem, environment in environments.items():
+        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
+        wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
+        content = _known(path, wanted)
+        if content is None:
+            content = wanted | _measured(problem, actor, environment, config, seeds[problem], shown[problem])
+            write_evaluation(path, content)
+        _add_rows(table, problem, content)
+        other = others[problem]
+        if other is not None:
+            remarks.append(_ahead(problem, content, other, config.against))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for remark in remarks:
+        print(remark)
+    print(f"written to {out}")
+
+
+def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
+    """The agent, and the configuration it was trained with."""
+    if config.run is None:
+        return instantiate(config.agent), {}
+    run = find_run(str(config.run))
+    acting = {name: config[name] for name in ("pointer", *ACTING)}
+    actor = instantiate(config.loader)(run=run, **acting)
+    return actor, read_config(run)
+
+
+def _out(config: DictConfig, actor: Any) -> Path:
+    """The folder for the results; what comes with the program keeps the record of how it was measured."""
+    if config.out or not config.run:
+        return user_path(str(config.out or actor.name))
+    run = find_run(str(config.run))
+    return Path("measured") / run.name if is_packaged(run) else run / EVALUATION
+
+
+def _wanted(
+    problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What decides the numbers of a problem."""
+    acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
+    built = [_plain(config[name]) for name in ("loader", "view", "beside_agents")]
+    return {
+        "problem": problem,
+        "agent": actor.name,
+        "pointer": actor.pointer,
+        **{name: getattr(actor, name) for name in ACTING},
+        "resolution": actor.resolution,
+        "environment": dict(environment),
+        "weights": hash_weights(find_run(str(config.run))) if config.run else None,
+        "acting": acting,
+        "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
+        "program": cli.installed_version(),
+        "source": package_source(),
+        "users_source": users_source(environment, acting, *built),
+    }
+
+
+def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the same command, stopped between problems, has measured before."""
+    if not path.exists():
+        return None
+    content = {"goals": EXPERT} | read_evaluation(path)
+    differing = {name for name, value in wanted.items() if content.get(name) != value}
+    if differing and differing <= {"source", "users_source"}:
+        print(f"{path} was measured by other code than there is now: it is measured again")
+    if differing:
+        return None
+    print(f"{path} was measured before; remove it to measure again")
+    return content
+
+
+def _measured(
+    problem: str,
+    actor: Any,
+    environment: Mapping[str, Any],
+    config: DictConfig,
+    seeds: range,
+    demonstrations: Store | None,
+) -> dict[str, Any]:
+    """Records and summaries of the agent and of what is measured beside it."""
+    from multiravens.evaluation.measure import described, measure
+
+    actors = {actor.name: actor}
+    if config.beside:
+        actors |= {name: instantiate(node) for name, node in config.beside_agents.items() if name != actor.name}
+    for each in actors.values():
+        each.resolution = actor.resolution
+    with show_progress(f"{problem}, {', '.join(actors)}", config.episodes, "episodes") as update:
+        view, told = instantiate(config.view), partial(_tell, update)
+        rest = config.episodes, seeds, config.workers, told, demonstrations
+        found = measure(list(actors.values()), view, environment, *rest)
+    own, *beside = map(described, found)
+    return {**own, "beside": dict(zip(list(actors)[1:], beside, strict=True))}
+
+
+def _tell(update: Update, done: int, skipped: int) -> None:
+    update(done, f"{skipped} skipped")
+
+
+def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
+    for name, row in {content["agent"]: content, **content["beside"]}.items():
+        counts = str(row["summary"]["episodes"]), str(len(row["skipped"]))
+        table.add_row(problem, escape(name), *spelled_outcome(row["summary"]), *counts)
+
+
+def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | None) -> Store | None:
+    """The expert's runs of held-out episodes that are there already."""
+    if data is None:
+        return None
+    if not user_path(data).is_dir():
+        raise UserError(f"data={data} is no folder: give one of demonstrations, or data=null")
+    folder = user_path(data) / problem / "test"
+    if not (folder / DATASET).exists():
+        return None
+    store = Store.open(folder)
+    store.refuse_other(environment)
+    return store
+
+
+def _seeds(config: DictConfig, demonstrations: Store | None) -> range:
+    """Seeds of the test split from `first_seed` on; where demonstrations of it are given, the split is theirs."""
+    test = demonstrations.seeds if demonstrations else known_splits()["test"]
+    if config.first_seed not in test:
+        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
+    return range(config.first_seed, test.stop)
+
+
+def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:
+    """What another run reached, read before anything is measured."""
+    if against is None:
+        return None
+    other = read_evaluation(find_run(str(against)) / EVALUATION / f"{problem}.json")
+    if environment != other["environment"]:
+        raise UserError(f"{against} was measured in another environment of {problem}: measure it in the same one")
+    return other
+
+
+def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], against: str) -> str:
+    from multiravens.evaluation.measure import compare
+
+    try:
+        comparison = compare(content, other)
+    except ValueError as error:
+        raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
+    by = "" if content["source"] == other.get("source") else f"; {against} was measured by other code"
+    word = "level with" if comparison.mean == 0 else "ahead of" if comparison.mean > 0 else "behind"
+    return (
+        f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
+        f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "
+        f"{comparison.ahead:.1%} of the resamples{by}"
+    )
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+main = cli.command(evaluate, "evaluate")

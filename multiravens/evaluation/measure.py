@@ -1,0 +1,210 @@
+"""Measuring an agent on held-out episodes: same seeds, same goals and same starts for every agent."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from multiravens.data.storage.store import Store
+from multiravens.errors import UserError
+from multiravens.evaluation.workers import Lanes, Seen, Start
+from multiravens.support.statistics import Comparison, paired_bootstrap, summarise
+
+BATCH = 8
+"""Episodes abreast. It never changes with the number of workers, so neither does what the agent is asked at once."""
+
+Update = Callable[[int, int], None]
+"""Called with the numbers of episodes that are done and of seeds that were skipped."""
+
+
+class Actor(Protocol):
+    """What is measured, such as `multiravens.agents.acting.agent.Agent`."""
+
+    name: str
+    pointer: str
+    resolution: str
+    inhibition: float
+    asks_environment: bool
+
+    def act(self, views: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One episode.
+
+    Attributes:
+        seed: of the episode.
+        returned: credit that stood at the end, 0 to 1.
+        success: every sub-goal held at the end.
+        steps: actions taken.
+        expert_steps: that the expert took.
+        ended: why the episode ended, `success` or `steps`.
+        credit_by_module: of each module at the end, 0 to 1.
+        motions: how each motion ended.
+    """
+
+    seed: int
+    returned: float
+    success: bool
+    steps: int
+    expert_steps: int
+    ended: str
+    credit_by_module: dict[str, float]
+    motions: list[str]
+
+
+class Measured(NamedTuple):
+    """What an agent did on one problem: a record an episode, and the seeds that the expert does not solve, with why."""
+
+    records: list[Record]
+    skipped: dict[int, str]
+
+
+def measure(
+    actors: Sequence[Actor],
+    view: Callable[..., Any],
+    environment: Mapping[str, Any],
+    episodes: int,
+    seeds: range,
+    workers: int = 1,
+    update: Update | None = None,
+    demonstrations: Store | None = None,
+) -> list[Measured]:
+    """Let agents act in the first episodes that the expert fully solves; it shows each of them once for all.
+
+    Args:
+        actors: the agents, of one resolution.
+        view: makes what it is shown, with the fields of `multiravens.agents.acting.agent.View`.
+        environment: resolved configuration: `problem`, `camera` and `motion`.
+        episodes: how many.
+        seeds: in the order in which they are tried.
+        workers: processes with environments.
+        update: told of progress.
+        demonstrations: of that environment, which the expert need not show again; None for none.
+
+    Returns:
+        Of each agent, in order.
+
+    Raises:
+        UserError: the seeds run out first.
+    """
+    shown = partial(view, problem=environment["problem"]["name"])
+    records: list[list[Record]] = [[] for _ in actors]
+    skipped: dict[int, str] = {}
+    tried = 0
+    count = min(BATCH, episodes)
+    with Lanes({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
+        while (done := len(records[0])) < episodes:
+            group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
+            if not group:
+                raise UserError(
+                    f"the oracle solves only {done} of the {len(seeds)} seeds from {seeds.start} on: ask for "
+                    "fewer episodes"
+                )
+            tried += len(group)
+            opened = lanes.ask("open", group)
+            skipped |= {group[lane]: start for lane, start in opened.items() if isinstance(start, str)}
+            starts = {lane: start for lane, start in opened.items() if not isinstance(start, str)}
+            for index, actor in enumerate(actors):
+                if index:
+                    lanes.ask("reset", {lane: group[lane] for lane in starts})
+                records[index] += _play(actor, shown, lanes, group, starts)
+            if update:
+                update(len(records[0]), len(skipped))
+    return [Measured(each, skipped) for each in records]
+
+
+def _play(
+    actor: Actor, view: Callable[..., Any], lanes: Lanes, seeds: Mapping[int, int], starts: Mapping[int, Start]
+) -> list[Record]:
+    """Play the episodes of all lanes to their ends, one step of each at a time."""
+    seen = {lane: [start.seen] for lane, start in starts.items()}
+    memories: dict[int, dict[int, Any]] = {lane: {} for lane in starts}
+    while active := [lane for lane in starts if not seen[lane][-1].ended]:
+        if actor.asks_environment:
+            actions: dict[int, Any] = dict.fromkeys(active)
+        else:
+            # Lanes that have ended are asked about all the same, so that the agent's batch stays as it is.
+            views = {
+                lane: _view(actor, view, seeds[lane], start, seen[lane], memories[lane])
+                for lane, start in starts.items()
+            }
+            answers = dict(zip(views, actor.act(list(views.values())), strict=True))
+            actions = {lane: answers[lane] for lane in active}
+        for lane, result in lanes.ask("step", actions).items():
+            seen[lane].append(result)
+    return [_record(seeds[lane], start, seen[lane]) for lane, start in starts.items()]
+
+
+def _view(
+    actor: Actor, view: Callable[..., Any], seed: int, start: Start, seen: Sequence[Seen], memory: dict[int, Any]
+) -> Any:
+    now = seen[-1]
+    return view(
+        now.color,
+        now.height,
+        start.seen.color,
+        start.seen.height,
+        start.goal_color,
+        start.goal_height,
+        step=len(seen) - 1,
+        pointer=now.pointer if actor.pointer == "reward" else None,
+        seed=seed,
+        memory=memory,
+    )
+
+
+def _record(seed: int, start: Start, seen: Sequence[Seen]) -> Record:
+    last = seen[-1]
+    return Record(
+        seed=seed,
+        returned=round(last.credit, 9),
+        success=last.ended == "success",
+        steps=len(seen) - 1,
+        expert_steps=start.expert_steps,
+        ended=last.ended,
+        credit_by_module={name: round(credit, 9) for name, credit in last.credit_by_module.items()},
+        motions=[look.motion for look in seen[1:]],
+    )
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """Mean return with its bootstrap interval, success with Wilson's, credit by module, and why episodes ended."""
+    modules = records[0].credit_by_module
+    return {
+        **summarise([record.returned for record in records], sum(record.success for record in records)),
+        "steps": float(np.mean([record.steps for record in records])),
+        "credit_by_module": {
+            name: float(np.mean([record.credit_by_module[name] for record in records])) for name in modules
+        },
+        "ended": dict(sorted(Counter(record.ended for record in records).items())),
+        "motions": dict(sorted(Counter(motion for record in records for motion in record.motions).items())),
+    }
+
+
+def described(measured: Measured) -> dict[str, Any]:
+    """Records and summary as plain values."""
+    return {
+        "episodes": [asdict(record) for record in measured.records],
+        "skipped": [{"seed": seed, "reason": reason} for seed, reason in sorted(measured.skipped.items())],
+        "summary": summary(measured.records),
+    }
+
+
+def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
+    """How far one agent's return is ahead of another's on the seeds that both have.
+
+    Args:
+        first: what `described` made.
+        second: likewise.
+
+    Raises:
+        ValueError: they share no seed.
+    """
+    ours, theirs = ({row["seed"]: row["returned"] for row in part["episodes"]} for part in (first, second))
+    common = sorted(set(ours) & set(theirs))
+    return paired_bootstrap([ours[seed] for seed in common], [theirs[seed] for seed in common])

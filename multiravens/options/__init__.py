@@ -1,0 +1,1 @@
+"""Options: composed from YAML and the command line, checked, and made into objects."""

@@ -1,0 +1,1 @@
+"""Files, paths and progress, for every other room."""

@@ -1,0 +1,204 @@
+"""Folders of training runs: what is in them, and reading them without running anything that they name."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from multiravens.errors import UserError, quote
+from multiravens.options.annotations import wanted
+from multiravens.options.plain import parse_yaml, plain
+from multiravens.options.trust import check_parts
+from multiravens.support.files import read_json, read_whole, user_path, write_rows, write_whole
+from multiravens.support.shards import find_shards
+
+VERSION = 1
+CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
+EVALUATION = "evaluation"
+PACKAGED = ("assets", "checkpoints")
+"""Where trained agents come with the program."""
+_BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
+"""Parts of a run's configuration that name classes; `restored` checks those of its environments."""
+NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+"""Of a problem: it names files and folders."""
+_MOST_PROBLEMS = 1024
+_DECLARED: dict[str, Any] = {
+    "problems": list[str] | None,
+    "resolution": str,
+    "pointer": str,
+    "inhibition": float,
+    "patience": int,
+    "demos": int,
+    "split": str,
+    "steps": int,
+    "batch": int,
+    "seed": int,
+    "learning_rate": float,
+    "weight_decay": float,
+    "warmup": float,
+    "ema": float,
+    "clip": float,
+    "checkpoint_every": int,
+    "log_every": int,
+    "augmentation": dict[str, Any] | None,
+    "precision": str,
+    "transfer": dict[str, Any],
+}
+"""Types of a run's options, as far as they are read again."""
+
+_EVALUATION_FORMAT = ("multiravens-evaluation", 1)
+_EVALUATION_FIELDS: dict[str, Any] = {
+    "problem": str,
+    "agent": str,
+    "pointer": str,
+    "inhibition": int | float,
+    "patience": int,
+    "weights": str | None,
+    "source": str | None,
+    "environment": dict,
+    "beside": dict,
+}
+_YAML_BYTES = 2**18  # a run of ten problems has 7 KB
+_MOST_FIGURES = 2**24  # values in an evaluation: twelve for each episode
+ACTING = ("inhibition", "patience")
+"""Options of how a trained agent acts; they play no part in its training."""
+_OLDER = {"inhibition": 0.0, "patience": 0}
+"""What runs and evaluations from before there were such options did."""
+
+_MOVED = {
+    "multiravens.agents.conditioning": "multiravens.agents.acting.conditioning",
+    "multiravens.agents.isometric": "multiravens.agents.networks.isometric",
+    "multiravens.agents.modular": "multiravens.agents.networks.modular.streams",
+    "multiravens.agents.resnet43": "multiravens.agents.networks.resnet43",
+    "multiravens.agents.transporter": "multiravens.agents.networks.transporter",
+    "multiravens.data.sampling": "multiravens.data.training.sampling",
+}
+"""Modules whose classes runs from before name, and where these are today."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a run was made with.
+
+    Raises:
+        UserError: there is none, or it is not one of ours; nothing in it is executed either way.
+    """
+    path = folder / CONFIG
+    try:
+        text = read_whole(path, _YAML_BYTES).decode()
+    except OSError as error:
+        raise UserError(f"{folder} is not a run folder ({path.name}: {error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: it is not UTF-8") from error
+    config = parse_yaml(text, path)
+    if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
+        raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
+    config = _renamed(dict(_OLDER | config))
+    environments = config.get("environment", {})
+    if wanted(environments, dict[str, dict[str, Any]]):
+        raise UserError(f"{path} is damaged: its environment is {quote(environments)}, not one for each problem")
+    for name, annotation in _DECLARED.items():
+        if name in config and (text := wanted(config[name], annotation)):
+            raise UserError(f"{path} is damaged: {name} is {quote(config[name])}, not {text}")
+    names = [*(config.get("problems") or ()), *environments]
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise UserError(f"{path} names a problem {quote(name)}: names are letters, digits, _, - and .")
+    if len(names) > 2 * _MOST_PROBLEMS:
+        raise UserError(f"{path} names {len(names)} problems, more than {_MOST_PROBLEMS} are not taken")
+    check_parts({name: config[name] for name in _BUILT if name in config}, path)
+    return config
+
+
+def _renamed(node: Any) -> Any:
+    """Plain values in which classes have the names that they have today."""
+    if isinstance(node, dict):
+        return {key: _today(value) if key == "_target_" else _renamed(value) for key, value in node.items()}
+    return [_renamed(item) for item in node] if isinstance(node, list) else node
+
+
+def _today(target: Any) -> Any:
+    module, _, name = str(target).rpartition(".")
+    return f"{_MOVED[module]}.{name}" if module in _MOVED else target
+
+
+def find_run(run: str | Path) -> Path:
+    """The folder of a run; `assets/checkpoints/NAME` is found where the program is, if it is not where the user is."""
+    folder = user_path(run)
+    packaged = Path(__file__).parents[1] / folder
+    return packaged if folder.parts[:2] == PACKAGED and not folder.exists() and packaged.exists() else folder
+
+
+def is_packaged(run: Path) -> bool:
+    """Say whether a run is one of the trained agents that come with the program."""
+    return run.resolve().is_relative_to(Path(__file__).parents[1].joinpath(*PACKAGED).resolve())
+
+
+def hash_weights(folder: Path) -> str:
+    """SHA-256 of a run's weights, in one file or in shards.
+
+    Raises:
+        UserError: a shard is missing.
+    """
+    digest = hashlib.sha256()
+    for path in find_shards(folder / WEIGHTS):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a run's configuration.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    text = yaml.safe_dump({**config, "version": VERSION}, sort_keys=True, default_flow_style=False)
+    write_whole(folder / CONFIG, text.encode())
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """What an evaluation of one problem wrote.
+
+    Returns:
+        Its fields; `source` is None where it was measured before that was noted, by whatever code.
+
+    Raises:
+        UserError: the file is missing or damaged, or not ours.
+    """
+    content = _OLDER | {"source": None} | plain(read_json(path, *_EVALUATION_FORMAT), path, _MOST_FIGURES)
+    parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
+    for name, kind in _EVALUATION_FIELDS.items():
+        if not parts or name not in content or not isinstance(content[name], kind):
+            raise UserError(f"{path} is damaged ({name}): remove it and measure again")
+    for part in parts:
+        if not isinstance(part, dict) or not _is_whole(part):
+            raise UserError(f"{path} is damaged: remove it and measure again")
+    return content
+
+
+def _is_whole(part: Mapping[str, Any]) -> bool:
+    """Whether an agent's part of an evaluation has what tables and plots take from it."""
+    summary, episodes = part.get("summary"), part.get("episodes")
+    if not isinstance(summary, dict) or not isinstance(episodes, list) or not isinstance(part.get("skipped"), list):
+        return False
+    numbers = all(isinstance(summary.get(name), int | float) for name in ("episodes", "mean_return", "success_rate"))
+    intervals = (summary.get(name) for name in ("mean_return_interval", "success_interval"))
+    pairs = all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(bound, int | float) for bound in pair)
+        for pair in intervals
+    )
+    kinds = {"seed": int, "returned": int | float, "success": bool}
+    rows = all(isinstance(row, dict) and all(isinstance(row.get(k), kinds[k]) for k in kinds) for row in episodes)
+    return numbers and pairs and rows
+
+
+def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an evaluation of one problem, a line for each episode.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    form, version = _EVALUATION_FORMAT
+    write_rows(path, {"format": form, "version": version, **content})
