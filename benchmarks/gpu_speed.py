@@ -17,7 +17,7 @@ from training import Bench, peaks
 
 from multiravens.agents.networks.modular import grouped
 from multiravens.agents.networks.modular import streams as modular
-from multiravens.agents.training.session import is_out_of_memory
+from multiravens.agents.training.devices import is_out_of_memory
 from multiravens.data.storage.episode import Episode
 from multiravens.errors import UserError
 

@@ -34,7 +34,8 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from multiravens.agents.acting.agent import View
 from multiravens.agents.acting.policy import TransporterAgent
-from multiravens.agents.training.session import PRECISIONS, fabric_of, network_of, tensor_floats
+from multiravens.agents.training.devices import PRECISIONS, fabric_of, tensor_floats
+from multiravens.agents.training.session import network_of
 from multiravens.agents.training.trainer import Trainer
 from multiravens.data import Episode
 from multiravens.data.training.augmentation import SE2, move

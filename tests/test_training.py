@@ -19,8 +19,9 @@ from multiravens.agents.acting.load import build, load, load_agent
 from multiravens.agents.networks.checkpoint import read_tensors
 from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.training.dataset_metrics import shown
+from multiravens.agents.training.devices import tensor_floats
 from multiravens.agents.training.objectives import judge
-from multiravens.agents.training.session import tensor_floats, train
+from multiravens.agents.training.session import train
 from multiravens.agents.training.trainer import Inputs, Trainer
 from multiravens.data.training.augmentation import SE2, moved
 from multiravens.data.training.demonstrations import Demonstrations

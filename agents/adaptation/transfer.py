@@ -15,9 +15,10 @@ from multiravens.agents.networks.modular.bank import STARTS, STEEPNESS
 from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.networks.transporter import Transporter
+from multiravens.agents.training.checks import check
 from multiravens.agents.training.dataset_metrics import Measure, in_batches, judging
 from multiravens.agents.training.self_training import OBJECTIVES, UnlabelledTrainer, choose, entropies
-from multiravens.agents.training.session import check, learn, memory_told
+from multiravens.agents.training.session import learn, report_out_of_memory
 from multiravens.agents.training.trainer import Trainer, Update
 from multiravens.data.training.demonstrations import Batch, Demonstrations, load
 from multiravens.errors import UserError, quote, unknown
@@ -91,7 +92,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
     check(merged)
     if config["threads"]:
         torch.set_num_threads(config["threads"])
-    with memory_told(merged):
+    with report_out_of_memory(merged):
         fill(before, tensors, source / WEIGHTS)
         started = None if kind == "scratch" else _started(config, trained, before, problem)
         _carry_adapter(merged, trained, started)

@@ -1,7 +1,6 @@
 """A training run from its configuration: what `python -m multiravens.train` does."""
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,23 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch.utils.tensorboard import SummaryWriter
 
 from multiravens.agents.acting.conditioning import Conditioning
-from multiravens.agents.acting.load import build, check_acting
-from multiravens.agents.acting.policy import POINTERS
+from multiravens.agents.acting.load import build
 from multiravens.agents.networks.transporter import Transporter
+from multiravens.agents.training.checks import check
+from multiravens.agents.training.devices import fabric_of, is_out_of_memory, tensor_floats
 from multiravens.agents.training.trainer import FIGURES, Trainer, Update
 from multiravens.data.training.augmentation import SE2
 from multiravens.data.training.demonstrations import Demonstrations, load
 from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
-from multiravens.options.compose import CONFIGS, options
 from multiravens.options.defaults import chosen_names, differing_options
 from multiravens.options.instantiate import instantiate
 from multiravens.options.types import flatten
@@ -35,14 +30,11 @@ from multiravens.registration import parse_problems
 from multiravens.support.files import locked, remove_temporaries, user_path
 from multiravens.support.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
 
-_WHERE = (
+RESUMABLE_OPTIONS = (
     *("run", "data", "device", "devices", "threads", "compile", "compile_mode", "tf32", "minutes", "trainer"),
     *("checkpoint_every", *ACTING),
 )
 """Options that may differ when a run is taken up again: they decide its weights by their rounding at most."""
-PRECISIONS = ("32-true", "bf16-mixed")
-MOST = 2**20
-"""Samples of a batch."""
 _TRAINER = (
     "steps",
     "seed",
@@ -74,7 +66,7 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     """
     check(config)
     problems = parse_problems(config["problems"] or ["placing"])
-    with memory_told(config), _compiling_told(config):
+    with report_out_of_memory(config), _report_compile_errors(config):
         network, conditioning = network_of({**config, "problems": problems})
         described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
         return learn(config, problems, network, conditioning, described, update)
@@ -116,18 +108,18 @@ def learn(
         data = Demonstrations(episodes, config["resolution"], fabric.device)
         del episodes  # as large again
         if not data.resident and fabric.is_global_zero:
-            print(_kept_on_the_host(data), file=sys.stderr)
+            print(_pictures_stay_on_the_host(data), file=sys.stderr)
         trainer = make_trainer(
             fabric,
             fabric.to_device(network).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
-            *_drawn(config, data),
+            *_make_sampler(config, data),
             _augmentation(config),
             folder,
             **{name: config[name] for name in _TRAINER},
         )
         with _board(folder, fabric) as board, tensor_floats(config["tf32"]):
-            figures = _run(trainer, config, _both(update, board), out_of_time)
+            figures = _run(trainer, config, _log_to_both(update, board), out_of_time)
             return figures | _counts(network, problems[-1]) if fabric.is_global_zero else {}
 
 
@@ -135,23 +127,6 @@ def _clock(minutes: float | None) -> Callable[[], bool]:
     """Tells whether as many minutes have passed since now; it never does where they are None."""
     until = time.monotonic() + 60 * (math.inf if minutes is None else minutes)
     return lambda: time.monotonic() >= until
-
-
-@contextmanager
-def tensor_floats(allowed: bool) -> Iterator[None]:
-    """Let GPUs compute products and convolutions of float32 in TensorFloat-32, or in neither.
-
-    Torch's own defaults let convolutions alone. What was set before is set again.
-    """
-    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [kind.allow_tf32 for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.allow_tf32 = allowed
-        yield
-    finally:
-        for kind, value in zip(kinds, before, strict=True):
-            kind.allow_tf32 = value
 
 
 def _run(
@@ -183,21 +158,13 @@ def _fits(trainer: Trainer, size: int) -> bool:
     return True
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a device."""
-    told = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        any(words in told for words in ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED"))
-    )
-
-
 def _counts(network: Transporter, problem: str) -> dict[str, float]:
     parts: dict[str, list[torch.nn.Module]] = {"parameters": [network], "own": network.own(problem)}
     return {name: sum(p.numel() for part in each for p in part.parameters()) for name, each in parts.items()}
 
 
 @contextmanager
-def memory_told(config: Mapping[str, Any]) -> Iterator[None]:
+def report_out_of_memory(config: Mapping[str, Any]) -> Iterator[None]:
     """Turns want of memory into a line that says which setting to lower."""
     try:
         yield
@@ -214,59 +181,12 @@ def _augmentation(config: Mapping[str, Any]) -> SE2 | None:
         raise UserError(f"augmentation: {error}") from error
 
 
-def _drawn(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
+def _make_sampler(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
     """Demonstrations, and what draws batches of them."""
     steps = data.steps
     weights = instantiate(config["task_sampling"]), instantiate(config["step_sampling"])
     catalogue = Catalogue(data.tasks, steps.task, steps.episode, steps.pointer)
     return data, Sampler(catalogue, *weights, config["batch"], config["seed"])
-
-
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse options that can't be met.
-
-    Raises:
-        UserError: one can't.
-    """
-    for name in ("demos", "steps", "batch", "devices", "checkpoint_every", "log_every"):
-        if config[name] < 1:
-            raise UserError(f"{name}={config[name]}: give 1 or more")
-    if config["batch"] > MOST:
-        raise UserError(f"batch={config['batch']}: give at most {MOST}")
-    check_threads(config["threads"])
-    for name, low, high in (("warmup", 0, 1), ("ema", 0, 1), ("seed", 0, 2**31 - 1)):
-        if not low <= config[name] <= high:
-            raise UserError(f"{name}={config[name]}: give {low} to {high}")
-    for name in ("learning_rate", "clip"):
-        if not config[name] > 0:
-            raise UserError(f"{name}={config[name]}: give more than 0")
-    if config["minutes"] is not None and not config["minutes"] > 0:
-        raise UserError(f"minutes={config['minutes']}: give more than 0, or null to take all steps")
-    if config["weight_decay"] < 0:
-        raise UserError(f"weight_decay={config['weight_decay']}: give 0 or more")
-    if config["precision"] not in PRECISIONS:
-        raise unknown("precision", str(config["precision"]), PRECISIONS)
-    if "conditioning" not in config["agent"]:
-        raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
-    if config["pointer"] not in POINTERS:
-        raise unknown("pointer", str(config["pointer"]), POINTERS)
-    check_acting(config["inhibition"], config["patience"])
-
-
-def check_threads(threads: object) -> None:
-    """Refuse what is no number of threads.
-
-    Raises:
-        UserError: it is none.
-    """
-    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
-        raise UserError(f"threads={threads}: give 1 to 1024, or null to leave it to torch")
-
-
-def _trainable() -> list[str]:
-    """Agents of ours that learn: those with a network to condition."""
-    files = {name: CONFIGS / "agent" / f"{name}.yaml" for name in options([CONFIGS], "agent")}
-    return [name for name, file in files.items() if "conditioning" in yaml.safe_load(file.read_text(encoding="utf-8"))]
 
 
 def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
@@ -299,7 +219,7 @@ def _check_compile(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _compiling_told(config: Mapping[str, Any]) -> Iterator[None]:
+def _report_compile_errors(config: Mapping[str, Any]) -> Iterator[None]:
     """Turns a failure of torch.compile into a line that says how to do without."""
     try:
         yield
@@ -309,62 +229,6 @@ def _compiling_told(config: Mapping[str, Any]) -> Iterator[None]:
             raise
         told = " ".join(str(error).partition("Set TORCHDYNAMO_VERBOSE")[0].split())[:300]
         raise UserError(f"compile={config['compile']} failed, compile=null does without: {told}") from error
-
-
-def fabric_of(config: Mapping[str, Any]) -> Fabric:
-    """Devices, precision and processes as configured.
-
-    Raises:
-        UserError: a device that is not there, or a batch that can't be shared out.
-    """
-    name = str(config["device"])
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise UserError(f"device={name}: give auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={name} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    count, machines = _processes(config)
-    there = torch.cuda.device_count() if kind == "cuda" else count
-    if count > (1 if index else there):
-        raise UserError(f"device={name} for {count} processes: each needs a device of its own, and {there} are there")
-    # Programs of problems that a process's batch lacks have no gradient there.
-    several = "ddp_find_unused_parameters_true" if config["backbone"]["streams"] else "ddp"
-    return Fabric(
-        accelerator=kind,
-        devices=[int(index)] if index else count,
-        num_nodes=machines,
-        strategy=several if count * machines > 1 else "auto",
-        # Named, since looking for others loads the libraries of whatever cluster software is installed.
-        plugins=[
-            TorchElasticEnvironment() if torch.distributed.is_torchelastic_launched() else LightningEnvironment(),
-            *([_Mixed("bf16-mixed", kind)] if config["precision"] == "bf16-mixed" else []),
-        ],
-    )
-
-
-class _Mixed(MixedPrecision):
-    """Computes in bfloat16 what torch's autocast says; fabric's own rounds the network's inputs, too.
-
-    Of a pixel's coordinates bfloat16 keeps eight bits: 317.3 became 318.
-    """
-
-    def convert_input(self, data: Any) -> Any:
-        return data
-
-
-def _processes(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Processes on each machine, and machines: as configured, or as torchrun has started them."""
-    count, machines = int(config["devices"]), 1
-    if torch.distributed.is_torchelastic_launched():
-        count = int(os.environ["LOCAL_WORLD_SIZE"])
-        machines = int(os.environ["WORLD_SIZE"]) // count
-        if config["devices"] not in (1, count):
-            raise UserError(f"devices={config['devices']}: torchrun started {count} processes here; leave devices out")
-    if config["batch"] % (count * machines):
-        raise UserError(f"batch={config['batch']} is not a multiple of {count * machines} processes: give one that is")
-    return count, machines
 
 
 def _describe(folder: Path, described: dict[str, Any]) -> None:
@@ -377,7 +241,7 @@ def _describe(folder: Path, described: dict[str, Any]) -> None:
     if not (folder / CONFIG).exists():
         raise UserError(f"{folder} holds weights and no {CONFIG} that says of what: give another run=FOLDER")
     before, now = (
-        {name: value for name, value in config.items() if name not in (*_WHERE, "version", "chosen")}
+        {name: value for name, value in config.items() if name not in (*RESUMABLE_OPTIONS, "version", "chosen")}
         for config in (read_config(folder), described)
     )
     changed = differing_options(before, now)
@@ -394,7 +258,7 @@ def _board(folder: Path, fabric: Fabric) -> Any:
     return SummaryWriter(str(folder / "tensorboard")) if fabric.is_global_zero else nullcontext()
 
 
-def _both(update: Update | None, board: SummaryWriter | None) -> Update | None:
+def _log_to_both(update: Update | None, board: SummaryWriter | None) -> Update | None:
     if board is None:
         return None
 
@@ -407,7 +271,7 @@ def _both(update: Update | None, board: SummaryWriter | None) -> Update | None:
     return told
 
 
-def _kept_on_the_host(data: Demonstrations) -> str:
+def _pictures_stay_on_the_host(data: Demonstrations) -> str:
     free = torch.cuda.mem_get_info(data.device)[0]
     return (
         f"the pictures take {data.size / 2**30:.1f} GiB and {data.device} has {free / 2**30:.1f} GiB free: they stay "
