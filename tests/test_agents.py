@@ -27,10 +27,10 @@ from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.networks.resnet43 import OriginalStreams, ResNet43
 from multiravens.agents.networks.transporter import (
-    Maps,
-    Places,
+    PlaceLogits,
     SplitStreams,
     StackedStreams,
+    StreamMaps,
     Streams,
     Transporter,
     match_turns,
@@ -97,8 +97,8 @@ class Fixed(Streams):
         super().__init__()
         self.query, self.key = query, key
 
-    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
-        return Maps(images[:, 0], None, self.query, self.key)
+    def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
+        return StreamMaps(images[:, 0], None, self.query, self.key)
 
 
 def test_turning_the_query_shifts_the_rotation_axis_of_the_place_logits() -> None:
@@ -146,9 +146,9 @@ def test_equivalent_turns(turn: float, period: float, below: list[int], above: l
     assert shares[0].tolist() == pytest.approx([1 - share, share], abs=1e-4)
 
 
-def random_places(cell: int = 2) -> Places:
+def random_places(cell: int = 2) -> PlaceLogits:
     generator = torch.Generator().manual_seed(0)
-    return Places(
+    return PlaceLogits(
         torch.randn(3, 4, 6 // cell, 8 // cell, generator=generator), torch.randn(3, 6, 8, generator=generator)
     )
 
@@ -163,7 +163,7 @@ def test_places_in_two_parts_are_their_sum(cell: int) -> None:
 
 
 def test_the_loss_shares_labels_and_sums_equivalent_turns() -> None:
-    places = Places(*(part[:1] for part in random_places()))
+    places = PlaceLogits(*(part[:1] for part in random_places()))
     turns = torch.tensor([[[True, False, True, False], [False, True, False, True]]])
     labels = Labels(torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 3.25]]), turns, torch.tensor([[0.7, 0.3]]))
     turn_logits = torch.tensor([[0.3, -1.0, 2.0, 0.1]])

@@ -133,8 +133,14 @@ def test_the_expert_takes_the_belt_off_a_wrong_post(belt: PickPlaceEnv) -> None:
 def test_the_expert_moves_a_belt_from_two_wrong_posts(belt: PickPlaceEnv, moved: int) -> None:
     recovered = 0
     for seed in range(3):
-        assert demonstrate(belt, seed).success
+        belt.reset(seed=seed)
         module = chaining(belt)
+        for _ in range(8):
+            action = belt.problem.expert(belt.world)
+            assert action is not None
+            belt.step(action)
+            if module.holds(belt.world).all():
+                break
         module._goals = [(post + moved) % 4 for post in module._goals]
         assert not module.holds(belt.world).any()
         for _ in range(8):

@@ -16,7 +16,7 @@ from multiravens.demos import main as demos
 from multiravens.errors import UserError
 from multiravens.evaluation.evaluate import _out, main
 from multiravens.evaluation.measure import Measured, compare, described, measure
-from multiravens.evaluation.workers import Lane, Start
+from multiravens.evaluation.workers import EnvWorker, EpisodeStart
 from multiravens.options.compose import compose
 from multiravens.support.run_environment import environment_of, refuse_foreign
 from multiravens.support.runs import EVALUATION, find_run, read_evaluation, write_evaluation
@@ -107,15 +107,15 @@ def test_only_an_agent_that_follows_the_reward_is_shown_the_pointer() -> None:
 
 
 def test_seeds_that_the_expert_does_not_solve_are_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Lane.open
-    monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell" if seed == 100_001 else opened(lane, seed))
+    opened = EnvWorker.open
+    monkeypatch.setattr(EnvWorker, "open", lambda lane, seed: "it fell" if seed == 100_001 else opened(lane, seed))
     measured = alone(Random(), View, ENVIRONMENT, 3, SEEDS)
     assert [record.seed for record in measured.records] == [100_000, 100_002, 100_003]
     assert measured.skipped == {100_001: "it fell"}
 
 
 def test_seeds_that_run_out_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Lane, "open", lambda lane, seed: "it fell")
+    monkeypatch.setattr(EnvWorker, "open", lambda lane, seed: "it fell")
     with pytest.raises(UserError, match="the oracle solves only 0 of the 5 seeds from 100000 on"):
         alone(Random(), View, ENVIRONMENT, 3, range(100_000, 100_005))
 
@@ -227,15 +227,15 @@ def test_goals_come_from_demonstrations_where_there_are_some(
     assert demos(["problem=stacking", "split=test", "episodes=2", f"data={data}"]) == 0
     ran: list[int] = []
 
-    def counted(lane: Lane, seed: int) -> Any:
+    def counted(lane: EnvWorker, seed: int) -> Any:
         ran.append(seed)
         return demonstrate(lane, seed)
 
-    demonstrate = Lane._demonstrate
-    monkeypatch.setattr(Lane, "_demonstrate", counted)
+    demonstrate = EnvWorker._demonstrate
+    monkeypatch.setattr(EnvWorker, "_demonstrate", counted)
     environment, store = ENVIRONMENT | {"resolution": "half"}, Store.open(data / "stacking" / "test")
-    kept, shown = (Lane(environment, each).open(100_001) for each in (store, None))
-    assert ran == [100_001] and isinstance(kept, Start) and isinstance(shown, Start)
+    kept, shown = (EnvWorker(environment, each).open(100_001) for each in (store, None))
+    assert ran == [100_001] and isinstance(kept, EpisodeStart) and isinstance(shown, EpisodeStart)
     assert np.array_equal(kept.goal_color, shown.goal_color) and kept.expert_steps == shown.expert_steps
     assert np.abs(kept.goal_height - shown.goal_height).max() <= 1e-5
     ran.clear()

@@ -17,7 +17,7 @@ from multiravens.agents.networks.modular.bank import Adapter, Bank, Program, Ste
 from multiravens.agents.networks.modular.grouped import lay_out
 from multiravens.agents.networks.modular.streams import STREAMS, ModularStreams
 from multiravens.agents.networks.patched import Patch, Patched, Tasks, by_problem
-from multiravens.agents.networks.transporter import Maps
+from multiravens.agents.networks.transporter import StreamMaps
 from multiravens.errors import UserError
 from multiravens.options.compose import compose
 
@@ -165,7 +165,7 @@ def test_programs_that_run_together_give_what_each_gives_alone(
     images = torch.randn(7, 8, 32, 16, generator=torch.Generator().manual_seed(3))
     tasks = Tasks.of([0, 3, 1, 0, 3, 0, 0])
     together = network(images, tasks)
-    alone = Maps(*by_problem(tasks, lambda task, own: network(images[own], Tasks.of([task] * len(own)))))
+    alone = StreamMaps(*by_problem(tasks, lambda task, own: network(images[own], Tasks.of([task] * len(own)))))
     made = []
     for maps in (together, alone):
         network.zero_grad()

@@ -26,7 +26,7 @@ BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
 
-class Scores(NamedTuple):
+class ActionDistribution(NamedTuple):
     """What a network makes of one view.
 
     Attributes:
@@ -97,20 +97,20 @@ class TransporterAgent(Agent):
         """
         return [self.best(scores) for scores in self.score(views, batch)]
 
-    def best(self, scores: Scores) -> Action:
+    def best(self, scores: ActionDistribution) -> Action:
         """The action that scores stand for."""
         factor = FACTORS[self.resolution]
         pick, place = (np.append(pixel_to_xy(at, factor), 0.0) for at in (scores.pick_pixel, scores.place_pixel))
         return to_action(pick, place, scores.turn)
 
-    def score(self, views: Sequence[View], batch: int = BATCH) -> list[Scores]:
+    def score(self, views: Sequence[View], batch: int = BATCH) -> list[ActionDistribution]:
         """What the network makes of each view, to the bit whatever number of cores there are."""
         starts = range(0, len(views), batch)
         with _one_thread():
             return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
 
     @torch.inference_mode()
-    def _score(self, views: Sequence[View], batch: int) -> Iterator[Scores]:
+    def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
         pointers = [self._pointer(view) for view in views]
         aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
         goals = self.conditioning.choose(
@@ -139,7 +139,7 @@ class TransporterAgent(Agent):
             turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
             odds = pick_odds[index], place_odds[index], turn_odds[index]
             first = int(goals[index, 0]) if self.conditioning.images else None
-            yield Scores(*odds, picks[index], places[index], turn, first)
+            yield ActionDistribution(*odds, picks[index], places[index], turn, first)
 
     def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
         """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from multiravens.agents.networks.correlation import rotated_crops
 from multiravens.agents.networks.patched import Tasks
-from multiravens.agents.networks.transporter import CHANNELS, Maps, Streams
+from multiravens.agents.networks.transporter import CHANNELS, StreamMaps, Streams
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride on the way down
 _UP = (256, 128, 64)
@@ -104,9 +104,9 @@ class OriginalStreams(Streams):
         self.query = backbone(channels, features)
         self.key = backbone(channels, features)
 
-    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
         """(N, 4 (1 + goals), H, W) to maps, of which the query is left out; all problems alike."""
-        return Maps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
+        return StreamMaps(self.picking(images)[:, 0], None, images[:, :0], self.key(images))
 
     def kernels(self, images: Tensor, query: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
         """Features (N, D, R, K, K) of every rotated crop of the images round the picks (N, 2); query is not used."""

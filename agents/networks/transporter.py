@@ -23,7 +23,7 @@ CHANNELS = 4
 """Of one image: red, green, blue and height."""
 
 
-class Maps(NamedTuple):
+class StreamMaps(NamedTuple):
     """What a network sees in a batch of images.
 
     Attributes:
@@ -88,7 +88,7 @@ class Streams(nn.Module):
 
         Args:
             images: (N, C, H, W).
-            query: (N, D, h, w) of `Maps`, on cells if turns are matched on cells.
+            query: (N, D, h, w) of `StreamMaps`, on cells if turns are matched on cells.
             picks: (N, 2) row and column, in pixels of query.
             size: K.
             rotations: R.
@@ -115,13 +115,13 @@ class StackedStreams(Streams):
         self.features = features
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
-    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
         """(N, 4 (1 + goals), H, W), of problems, to maps."""
         pixels, patches = self.network(images)
         # Split at once: the gradients of slices would be pictures of zeros, added up.
         pick, place = pixels.unbind(1)
         query, key = patches.split(self.features, dim=1)
-        return Maps(pick, place, query, key)
+        return StreamMaps(pick, place, query, key)
 
 
 class SplitStreams(Streams):
@@ -148,11 +148,11 @@ class SplitStreams(Streams):
         self.scene = backbone(CHANNELS, 1, 2 * features)
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
 
-    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
         """(N, 4 (1 + goals), H, W), of problems, to maps."""
         scene, goal = self.scene(images[:, :CHANNELS]), self.goal(images[:, CHANNELS:])
         query, key = (scene[1] * goal[1]).split(self.features, dim=1)
-        return Maps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
+        return StreamMaps(self.picking(images)[0][:, 0], (scene[0] * goal[0])[:, 0], query, key)
 
 
 class Turns(nn.Module):
@@ -197,7 +197,7 @@ def _layers(channels: int, width: int, features: int) -> nn.Sequential:
     )
 
 
-class Places(NamedTuple):
+class PlaceLogits(NamedTuple):
     """Logits of placing at each turn and pixel, in parts that add up.
 
     Attributes:
@@ -231,7 +231,7 @@ class Places(NamedTuple):
         return self.cells[torch.arange(len(at), device=at.device), :, rows, columns]
 
 
-class Scored(NamedTuple):
+class NetworkOutput(NamedTuple):
     """What a network makes of a batch.
 
     Attributes:
@@ -242,7 +242,7 @@ class Scored(NamedTuple):
     """
 
     pick: Tensor
-    places: Places
+    places: PlaceLogits
     turns: Tensor
     penalty: Tensor
 
@@ -251,7 +251,7 @@ class Transporter(nn.Module):
     """Scores picks, for a given pick places, and for given ones turns.
 
     Args:
-        streams: gives `Maps`.
+        streams: gives `StreamMaps`.
         channels: of the images.
         crop: K, side of the square round pick and place that is matched at full resolution [pixels].
         rotations: R, turns that are told apart.
@@ -269,7 +269,7 @@ class Transporter(nn.Module):
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
         self.near = streams.patched(Turns(channels, crop, rotations)) if streams.coarse else None
 
-    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Scored:
+    def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> NetworkOutput:
         """Score every pick, every place of what is picked, and every turn there.
 
         Args:
@@ -278,20 +278,20 @@ class Transporter(nn.Module):
             places: (N, 2) of the places that turns are scored for.
             tasks: the problems, as `Streams.index` gives them.
         """
-        maps: Maps = self.streams(images, tasks)
+        maps: StreamMaps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
         turns = self.turns(images, picks, places, scored, tasks)
-        return Scored(maps.pick, scored, turns, self.streams.penalty(images))
+        return NetworkOutput(maps.pick, scored, turns, self.streams.penalty(images))
 
-    def places(self, images: Tensor, maps: Maps, picks: Tensor) -> Places:
+    def places(self, images: Tensor, maps: StreamMaps, picks: Tensor) -> PlaceLogits:
         """Score places for picks (N, 2), from what the streams made of the images."""
         # A pixel's middle in units of cells, counted between cells' middles.
         centres = (picks.float() - (self.cell - 1) / 2) / self.cell
         kernels = self.streams.kernels(images, self._pooled(maps.query, images), centres, self.reach, self.rotations)
         cells = correlate(self._pooled(maps.key, images), kernels * _scale(kernels))
-        return Places(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
+        return PlaceLogits(cells, torch.zeros_like(maps.pick) if maps.place is None else maps.place)
 
-    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: Places, tasks: Tasks) -> Tensor:
+    def turns(self, images: Tensor, picks: Tensor, places: Tensor, scored: PlaceLogits, tasks: Tasks) -> Tensor:
         """Score the turns (N, R) of what lies about picks (N, 2) at places (N, 2), for their problems."""
         logits = scored.turns(places)
         return logits if self.near is None else logits + self.near(images, picks, places, tasks)

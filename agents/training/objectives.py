@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from multiravens.agents.networks.transporter import Places, Scored
+from multiravens.agents.networks.transporter import NetworkOutput, PlaceLogits
 from multiravens.data.training.demonstrations import FACTORS, Batch
 from multiravens.geometry import PIXEL
 
@@ -68,7 +68,7 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Te
     return right | (periods <= 0)[:, None, None], share
 
 
-def judge(scored: Scored, batch: Batch, resolution: str) -> Outcome:
+def judge(scored: NetworkOutput, batch: Batch, resolution: str) -> Outcome:
     """What a network made of a batch against what the expert did."""
     turns = equivalent_turns(batch.turn, batch.period, scored.turns.shape[1])
     near = 0.01 / (PIXEL * FACTORS[resolution])
@@ -76,7 +76,7 @@ def judge(scored: Scored, batch: Batch, resolution: str) -> Outcome:
 
 
 def score(
-    pick_logits: Tensor, places: Places, turn_logits: Tensor, labels: Labels, pixels_a_centimetre: float
+    pick_logits: Tensor, places: PlaceLogits, turn_logits: Tensor, labels: Labels, pixels_a_centimetre: float
 ) -> Outcome:
     """Compare logits with what the expert did.
 

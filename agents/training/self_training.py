@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from multiravens.agents.networks.patched import Tasks
-from multiravens.agents.networks.transporter import Scored, Transporter
+from multiravens.agents.networks.transporter import NetworkOutput, Transporter
 from multiravens.agents.training.objectives import Outcome, best_pixels, judge
 from multiravens.agents.training.trainer import Inputs, Trainer
 from multiravens.data.training.augmentation import SE2, first_inside, move
@@ -48,7 +48,7 @@ class UnlabelledTrainer(Trainer):
             first = first_inside(chosen.pick, chosen.place, inputs.motion, tuple(chosen.images.shape[-2:]))
             chosen = move(chosen, inputs.motion[torch.arange(len(first), device=first.device), first])
         images = chosen.images.contiguous(memory_format=self.memory_format)
-        scored: Scored = self.model(images, chosen.pick, chosen.place, inputs.tasks)
+        scored: NetworkOutput = self.model(images, chosen.pick, chosen.place, inputs.tasks)
         outcome = judge(scored, chosen, self.data.resolution)
         if self.objective == "consistency":
             return outcome._replace(pick=sure * outcome.pick, place=sure * outcome.place), scored.penalty
@@ -76,7 +76,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
     return chosen, sure / sure.mean().clamp(min=1e-9)
 
 
-def entropies(scored: Scored) -> tuple[Tensor, Tensor]:
+def entropies(scored: NetworkOutput) -> tuple[Tensor, Tensor]:
     """Of the picks, and of the places with their turns: (N,) each."""
     return _entropy(scored.pick.flatten(1)), _entropy(scored.places.anywhere().flatten(1)) + _entropy(scored.turns)
 

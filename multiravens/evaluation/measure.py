@@ -10,7 +10,7 @@ import numpy as np
 
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
-from multiravens.evaluation.workers import Lanes, Seen, Start
+from multiravens.evaluation.workers import EpisodeStart, Timestep, VectorEnv
 from multiravens.support.statistics import Comparison, paired_bootstrap, summarise
 
 BATCH = 8
@@ -97,7 +97,7 @@ def measure(
     skipped: dict[int, str] = {}
     tried = 0
     count = min(BATCH, episodes)
-    with Lanes({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
+    with VectorEnv({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
         while (done := len(records[0])) < episodes:
             group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
             if not group:
@@ -119,7 +119,11 @@ def measure(
 
 
 def _play(
-    actor: Actor, view: Callable[..., Any], lanes: Lanes, seeds: Mapping[int, int], starts: Mapping[int, Start]
+    actor: Actor,
+    view: Callable[..., Any],
+    lanes: VectorEnv,
+    seeds: Mapping[int, int],
+    starts: Mapping[int, EpisodeStart],
 ) -> list[Record]:
     """Play the episodes of all lanes to their ends, one step of each at a time."""
     seen = {lane: [start.seen] for lane, start in starts.items()}
@@ -128,7 +132,7 @@ def _play(
         if actor.asks_environment:
             actions: dict[int, Any] = dict.fromkeys(active)
         else:
-            # Lanes that have ended are asked about all the same, so that the agent's batch stays as it is.
+            # Episodes that have ended are asked about all the same, so that the agent's batch stays as it is.
             views = {
                 lane: _view(actor, view, seeds[lane], start, seen[lane], memories[lane])
                 for lane, start in starts.items()
@@ -141,7 +145,12 @@ def _play(
 
 
 def _view(
-    actor: Actor, view: Callable[..., Any], seed: int, start: Start, seen: Sequence[Seen], memory: dict[int, Any]
+    actor: Actor,
+    view: Callable[..., Any],
+    seed: int,
+    start: EpisodeStart,
+    seen: Sequence[Timestep],
+    memory: dict[int, Any],
 ) -> Any:
     now = seen[-1]
     return view(
@@ -158,7 +167,7 @@ def _view(
     )
 
 
-def _record(seed: int, start: Start, seen: Sequence[Seen]) -> Record:
+def _record(seed: int, start: EpisodeStart, seen: Sequence[Timestep]) -> Record:
     last = seen[-1]
     return Record(
         seed=seed,

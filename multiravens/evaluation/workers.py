@@ -15,7 +15,7 @@ from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
 
 
-class Seen(NamedTuple):
+class Timestep(NamedTuple):
     """What one lane shows after a reset or a step.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     ended: str
 
 
-class Start(NamedTuple):
+class EpisodeStart(NamedTuple):
     """An episode that the expert solves, at its start.
 
     Attributes:
@@ -47,13 +47,13 @@ class Start(NamedTuple):
         expert_steps: actions that the expert took.
     """
 
-    seen: Seen
+    seen: Timestep
     goal_color: NDArray[np.uint8]
     goal_height: NDArray[np.float32]
     expert_steps: int
 
 
-class Lane:
+class EnvWorker:
     """One environment.
 
     Args:
@@ -67,10 +67,10 @@ class Lane:
         self.env = from_config(OmegaConf.create({"gui": False, **environment}))
         self.demonstrations = demonstrations
 
-    def open(self, seed: int) -> Start | str:
+    def open(self, seed: int) -> EpisodeStart | str:
         """Take the goals of the expert's run and start the episode; why not, if the expert does not solve it."""
         shown = self._kept(seed) or self._demonstrate(seed)
-        return shown if isinstance(shown, str) else Start(self.reset(seed), *shown)
+        return shown if isinstance(shown, str) else EpisodeStart(self.reset(seed), *shown)
 
     def _kept(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str | None:
         """What is known of the expert's run without running it."""
@@ -94,11 +94,11 @@ class Lane:
             return run.reason
         return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)
 
-    def reset(self, seed: int) -> Seen:
-        """Start the episode."""
+    def reset(self, seed: int) -> Timestep:
+        """EpisodeStart the episode."""
         return _seen(*self.env.reset(seed=seed))
 
-    def step(self, action: dict[str, Any] | None) -> Seen:
+    def step(self, action: dict[str, Any] | None) -> Timestep:
         """Carry out an action, or what the expert does where it is None."""
         chosen = self.env.expert() if action is None else action
         if chosen is None:
@@ -111,24 +111,24 @@ class Lane:
         self.env.close()
 
 
-class Lanes:
-    """Lanes 0 to `count` - 1, dealt out to workers; with one worker they are in this process.
+class VectorEnv:
+    """VectorEnv 0 to `count` - 1, dealt out to workers; with one worker they are in this process.
 
     Args:
         environment: of every lane.
         count: of lanes.
         workers: processes.
-        demonstrations: as of a `Lane`.
+        demonstrations: as of an `EnvWorker`.
     """
 
     def __init__(
         self, environment: Mapping[str, Any], count: int, workers: int, demonstrations: Store | None = None
     ) -> None:
-        self._here: list[Lane] = []
+        self._here: list[EnvWorker] = []
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         if workers == 1:
-            self._here = [Lane(environment, demonstrations) for _ in range(count)]
+            self._here = [EnvWorker(environment, demonstrations) for _ in range(count)]
             return
         context = multiprocessing.get_context("spawn")  # a fork would copy the network's threads half-way
         for index in range(min(workers, count)):
@@ -144,7 +144,7 @@ class Lanes:
         """Call a method of several lanes at once.
 
         Args:
-            method: of `Lane`.
+            method: of `EnvWorker`.
             arguments: the argument for each lane's index.
 
         Returns:
@@ -177,7 +177,7 @@ class Lanes:
             process.join(timeout=5)
             process.kill()
 
-    def __enter__(self) -> "Lanes":
+    def __enter__(self) -> "VectorEnv":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,7 +185,7 @@ class Lanes:
 
 
 def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrations: Store | None) -> None:
-    lanes: dict[int, Lane] = {}
+    lanes: dict[int, EnvWorker] = {}
     while True:
         try:
             index, method, argument = pipe.recv()
@@ -194,7 +194,7 @@ def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrat
         try:
             # Built at the first call, so that a mistake in it reaches the user as its own error.
             if index not in lanes and index < count:
-                lanes[index] = Lane(environment, demonstrations)
+                lanes[index] = EnvWorker(environment, demonstrations)
             answer = getattr(lanes[index], method)(argument)
         except Exception as error:  # told where the command runs
             answer = error
@@ -204,8 +204,8 @@ def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrat
             return  # the command has ended; it has told why
 
 
-def _seen(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Seen:
-    return Seen(
+def _seen(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Timestep:
+    return Timestep(
         observation["color"],
         observation["height"],
         int(observation["pointer"]),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from multiravens.agents.networks.modular.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run, shares_of
 from multiravens.agents.networks.modular.grouped import SLOTS, lay_out, mixed_steps, run_together
 from multiravens.agents.networks.patched import Patched, PerProblem, Tasks, by_problem
-from multiravens.agents.networks.transporter import CHANNELS, Backbone, Maps, Streams
+from multiravens.agents.networks.transporter import CHANNELS, Backbone, StreamMaps, Streams
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
@@ -38,13 +38,13 @@ class Body(nn.Module):
         self.merge = nn.Conv2d(2 * width, width, 1)
         self.heads = nn.ModuleDict({name: _head(width, features) for name in STREAMS[1:]})
 
-    def forward(self, images: Tensor, through: Through) -> Maps:
+    def forward(self, images: Tensor, through: Through) -> StreamMaps:
         """Images (N, 4 (1 + goals), H, W) to maps; `through` runs programs."""
         x = self.frame.begin(images)  # type: ignore[operator]
         made = dict(zip(STREAMS, through(x), strict=True))
         merged = self.merge(torch.cat([made["pick"], made["key"]], dim=1))
         pick, place = self.frame.finish(merged, images)[0].unbind(1)  # type: ignore[operator]
-        return Maps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
+        return StreamMaps(pick, place, self.heads["query"](made["query"]), self.heads["key"](made["key"]))
 
     def bank(self, stream: str) -> Bank:
         """The bank of a stream."""
@@ -129,16 +129,16 @@ class ModularStreams(Streams, PerProblem):
         """Give each problem scales and biases of its own in a module's convolutions."""
         return Patched(module, (nn.Conv2d,), len(self.problems))
 
-    def forward(self, images: Tensor, tasks: Tasks) -> Maps:
+    def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
         """Images (N, 4 (1 + goals), H, W) of problems to maps."""
         if tasks.only is not None:
             return self._run(tasks.only, images)
         if self.mix != "weights" or not all(program.is_plain for program in self.each_program()):
-            return Maps(*by_problem(tasks, lambda task, own: self._run(task, images[own])))
-        maps: Maps = self.body.run_all(tasks, images, lambda x: self._through_all(x, tasks))
+            return StreamMaps(*by_problem(tasks, lambda task, own: self._run(task, images[own])))
+        maps: StreamMaps = self.body.run_all(tasks, images, lambda x: self._through_all(x, tasks))
         return maps
 
-    def _run(self, task: int, images: Tensor) -> Maps:
+    def _run(self, task: int, images: Tensor) -> StreamMaps:
         """Images of one problem to maps."""
         programs, body = self.programs[task], self.body.module
         assert isinstance(programs, nn.ModuleDict) and isinstance(body, Body)
@@ -146,7 +146,7 @@ class ModularStreams(Streams, PerProblem):
         def through(x: Tensor) -> list[Tensor]:
             return [run(x, body.bank(name), programs[name], self.temperature, self.mix) for name in STREAMS]  # type: ignore[arg-type]
 
-        maps: Maps = self.body.run(task, images, through)
+        maps: StreamMaps = self.body.run(task, images, through)
         return maps
 
     def _through_all(self, x: Tensor, tasks: Tasks) -> tuple[Tensor, ...]:

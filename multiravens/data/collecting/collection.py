@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
-from multiravens.data.collecting.pool import Flight
+from multiravens.data.collecting.pool import SeedPool
 from multiravens.data.storage.episode import Episode, write_episode
 from multiravens.data.storage.manifest import update_manifest
 from multiravens.data.storage.store import Store
@@ -62,7 +62,7 @@ def collect(
     _check_count("episodes", episodes, len(store.seeds), f"the seeds of {store.name}")
     _check_count("workers", workers, _MOST_WORKERS, "the most there can be")
     with store.writing():
-        agenda = Agenda(store, episodes, progress or (lambda kept, rejected: None))
+        agenda = SeedQueue(store, episodes, progress or (lambda kept, rejected: None))
         had = len(agenda.stored)
         if workers == 1:
             _run_here(make_run, store, agenda)
@@ -73,7 +73,7 @@ def collect(
         return Collected(len(kept), len(agenda.rejected), len(kept) - had)
 
 
-class Agenda:
+class SeedQueue:
     """Which seed comes next: the split's in order, without those known already."""
 
     def __init__(self, store: Store, episodes: int, progress: Update) -> None:
@@ -167,15 +167,15 @@ def attempt(run: Run, store: Store, seed: int) -> str | None:
     return None
 
 
-def _run_here(make_run: Callable[[], Run], store: Store, agenda: Agenda) -> None:
+def _run_here(make_run: Callable[[], Run], store: Store, agenda: SeedQueue) -> None:
     run = None
     while (seed := agenda.next(0)) is not None:
         run = run or make_run()
         agenda.finish(seed, attempt(run, store, seed))
 
 
-def _run_in_pool(make_run: Callable[[], Run], store: Store, agenda: Agenda, workers: int) -> None:
-    flight = Flight(workers, _attempt_in_worker, _start_worker, (make_run, store))
+def _run_in_pool(make_run: Callable[[], Run], store: Store, agenda: SeedQueue, workers: int) -> None:
+    flight = SeedPool(workers, _attempt_in_worker, _start_worker, (make_run, store))
     try:
         while True:
             while flight.has_room and (seed := agenda.next(len(flight))) is not None:

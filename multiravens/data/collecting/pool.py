@@ -26,7 +26,7 @@ _QUEUED = 2  # seeds in flight for each worker, so that none waits for its next
 Result = str | None
 
 
-class Flight:
+class SeedPool:
     """Seeds given out to worker processes and not finished."""
 
     def __init__(
