@@ -83,7 +83,7 @@ def one_by_one() -> Iterator[None]:
     def apart(self: Any, images: Tensor, tasks: Any) -> Any:
         if tasks.only is not None:
             return known(self, images, tasks)
-        return modular.Maps(*modular.by_problem(tasks, lambda task, own: self._run(task, images[own])))
+        return modular.StreamMaps(*modular.by_problem(tasks, lambda task, own: self._run(task, images[own])))
 
     modular.ModularStreams.forward = apart  # type: ignore[method-assign]
     try:
