@@ -89,7 +89,7 @@ def test_an_honest_run_is_loaded_and_its_environment_composed(run: Path) -> None
 OURS = [
     "multiravens.load",
     "multiravens.drawing.video.Video",
-    "multiravens.evaluation.workers.Lanes",
+    "multiravens.evaluation.workers.VectorEnv",
     "multiravens.data.storage.writer.EpisodeWriter",
 ]
 OURS += ["multiravens.sim.domain.Domain", "multiravens.sim.motion.ArmMotion"]
