@@ -1,4 +1,4 @@
-"""What skill without goals is worth: the expert follows goals of another episode, and those of its own are counted.
+"""Measure the credit of skill without goals: the expert follows another episode's goals; its own goals are counted.
 
 Run: python benchmarks/chance.py [--episodes 100] [--problems placing chaining]
 
@@ -27,7 +27,7 @@ GOALS = {
     "chaining": ("_goals",),
     "routing": ("_sides",),
 }
-"""Where each module keeps what only the goal images tell."""
+"""Attributes in which each module keeps what only the goal images tell."""
 
 
 def blind(env: PickPlaceEnv, seed: int, other: int) -> float:
@@ -49,7 +49,7 @@ def blind(env: PickPlaceEnv, seed: int, other: int) -> float:
 
 
 def _goals(env: PickPlaceEnv) -> list[tuple[Any, str, Any]]:
-    """Whose, which and what."""
+    """List the owner, the field and the value of every attribute that holds goals."""
     owners: list[tuple[Any, str]] = [
         (module, field) for name, module in env.problem.modules.items() for field in GOALS[name]
     ]

@@ -1,9 +1,9 @@
-"""Everything that is to be measured and trained on a GPU, in slices of a few minutes.
+"""Measure and train on a GPU, in slices of a few minutes.
 
 Run: python benchmarks/gpu.py --data ten.safetensors --out gpu --budget 540 [--stages facts,targets] [--keep home]
          [--dry-run] [OPTION=VALUE ...]
 
-Stages run in the order of what they tell: what the machine is, the tests that need a GPU, the figures that have
+Stages run with the most telling first: what the machine is, the tests that need a GPU, the figures that have
 targets, compiled networks, training the plain and the modular agent, other layouts and batches, other trainings. Each
 one's figures are written to OUT/stages/STAGE.json as soon as they are there, and a stage that OUT has already is left
 out. When the budget [s] is used up a training stops with a checkpoint, and the same command goes on from there. It
@@ -48,7 +48,7 @@ FORK = multiprocessing.get_context("fork")
 SPARE = 10.0
 """Of the budget, for stopping and for writing what is to be carried home [s]."""
 GRACE = 20.0
-"""How much longer than the budget a stage may take before it is ended [s]."""
+"""Time beyond the budget that a stage may take before it is ended [s]."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -160,7 +160,7 @@ def _checked_data(words: str) -> Path:
 
 
 def in_child(action: Callable[[], Any], seconds: float) -> Any:
-    """What an action returns, in plain values, in a process of its own.
+    """Run an action in a process of its own and return its result, in plain values.
 
     Raises:
         UserError: it fails, dies or takes longer than `seconds`; a mistake of the user's is told as it is.
@@ -200,7 +200,7 @@ def _act(action: Callable[[], Any], there: Any) -> None:
 
 
 def table(results: Mapping[str, Any], dry: bool) -> Table:
-    """What was reached, beside the targets."""
+    """Make the table of the figures that were reached, beside the targets."""
     title = "A dry run: tiny sizes on a CPU" if dry else "On one GPU, full resolution, 16 bits"
     shown = Table("figure", "reached", "target", title=title)
     rows = {**results.get("targets", {}).get("rows", {})}

@@ -1,4 +1,4 @@
-"""What `gpu.py` has carried home from a machine that is lent for minutes: few files, each small."""
+"""Files that `gpu.py` has carried home from a machine that is lent for minutes: few files, each small."""
 
 import io
 import json
@@ -96,7 +96,7 @@ def in_short(figures: Mapping[str, Any]) -> str:
 
 
 def _when(run: Path) -> float:
-    """When a run was last written [s]; only the latest is carried home."""
+    """Time at which a run was last written [s]; only the latest is carried home."""
     return (run / STATE).stat().st_mtime if (run / STATE).exists() else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The stages of `gpu.py` in the order of what they tell; imported by it, not run."""
+"""The stages of `gpu.py`, the most telling first; imported by it, not run."""
 
 import json
 import os
@@ -43,7 +43,7 @@ WORTH = 0.8
 
 
 class Setting(NamedTuple):
-    """What a stage is given.
+    """Inputs of a stage.
 
     Attributes:
         data: the pack.
@@ -75,7 +75,7 @@ class Stage(NamedTuple):
 
 
 def facts(setting: Setting) -> dict[str, Any]:
-    """What the machine is, and how fast."""
+    """Describe the machine and measure its speed."""
     device = torch.device("cpu" if setting.dry else "cuda")
     told: dict[str, Any] = {
         "torch": torch.__version__,
@@ -272,7 +272,7 @@ def fastest(setting: Setting, backbone: str) -> Way:
 
 
 def _gain(setting: Setting, stage: str) -> float:
-    """What a variant was measured to gain; 0 if it was not."""
+    """Measured speed ratio of a stage's variant; 0 if it was not measured."""
     rows = setting.results.get(stage, {}).get("rows")
     return float(rows["variant"]["ratio"]) if rows else 0.0
 

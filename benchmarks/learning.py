@@ -1,4 +1,4 @@
-"""What agents learn on two CPU cores: trains and measures the rows of a table, and goes on where it was stopped.
+"""Train agents on two CPU cores and measure the rows of a table; run again, it goes on where it was stopped.
 
 Run: python benchmarks/learning.py [--rows placing chaining ...] [--folder learning] [--episodes 50] [--workers 2]
 
@@ -119,7 +119,7 @@ def train_and_measure(name: str, row: Row, folder: Path, episodes: int, workers:
 
 
 def option(words: Sequence[str], name: str) -> str:
-    """What the words of a command say of an option; nothing if they don't."""
+    """Find the value that a command's words give an option; empty if they give none."""
     return next((word.partition("=")[2] for word in words if word.startswith(f"{name}=")), "")
 
 

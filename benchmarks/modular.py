@@ -1,4 +1,4 @@
-"""What the modular backbone gives on two CPU cores: trains, transfers and measures, and goes on where it was stopped.
+"""Train, transfer and measure the modular backbone on two CPU cores; run again, it goes on where it was stopped.
 
 Run: python benchmarks/modular.py [--parts singles transfer domains reuse] [--folder learning] [--seed 0]
 
@@ -217,7 +217,7 @@ class Bench:
         return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]
 
     def measured(self, name: str, row: Row) -> "Measured | None":
-        """What is known of a row; nothing if its accuracies are not."""
+        """Read the figures of a row; None if its accuracies are not known."""
         accuracies = self._accuracies(name, row)
         if not all(problem in accuracies for problem in row.problems):
             return None
@@ -239,7 +239,7 @@ class Bench:
         return found
 
     def _counted(self, name: str) -> str:
-        """How many parameters were trained."""
+        """Count the parameters that were trained."""
         told = read_config(self.run(name)).get("transfer", {})
         if "trained" in told:
             return str(told["trained"])

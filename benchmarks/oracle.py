@@ -1,4 +1,4 @@
-"""How often the scripted expert fully succeeds, and why it fails, written to docs/oracle.md.
+"""Measure how often the scripted expert fully succeeds and why it fails, and write docs/oracle.md.
 
 Run: python benchmarks/oracle.py [--episodes 200] [--workers 2] [--problems placing stacking]
 
@@ -28,7 +28,7 @@ _CHUNK = 25
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a seed."""
+    """Outcome of the expert's run of one seed."""
 
     seed: int
     success: bool
@@ -64,7 +64,7 @@ def report(problem: str, outcomes: list[Outcome]) -> tuple[str, list[str]]:
 
 
 def cause(line: str) -> str:
-    """What kind of failure a line tells of: the module whose sub-goal was left, and how motions ended."""
+    """Name the kind of failure that a line tells of: the module whose sub-goal was left, and how motions ended."""
     module = line.split(": ", 1)[1].split("/")[0]
     how = line[line.rindex("(") + 1 : -1] if line.endswith(")") else "no motion failed"
     return f"{module}: {how}"

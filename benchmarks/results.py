@@ -1,4 +1,4 @@
-"""Takes what a sweep has measured into docs/results, and writes the tables there and in the README anew.
+"""Copy a sweep's measurements into docs/results, and write the tables there and in the README anew.
 
 Run: python benchmarks/results.py [sweeps/ten_half ...]
 
@@ -73,7 +73,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def texts() -> dict[Path, str]:
-    """What the files of the tables, and the README, are to hold."""
+    """Compose the text of every table's file and of the README, by path."""
     tables = kept()
     before, _, rest = README.read_text().partition(START)
     _, _, after = rest.partition(END)

@@ -111,7 +111,7 @@ def shares(problem: str, episodes: int) -> dict[str, float]:
 
 
 def two_workers(episodes: int) -> float:
-    """How much faster two workers make demonstrations than one, start-up included: the median of three pairs."""
+    """Measure the speed-up of two workers over one in making demonstrations, with start-up: median of three pairs."""
     ratios = []
     for _ in range(3):
         seconds = []

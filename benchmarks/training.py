@@ -54,7 +54,7 @@ CONFIGURATIONS = {
     "small, half": ["backbone=small", "resolution=half"],
 }
 COMPILED = ("base, full", "small, half")
-"""What `--compile` compiles."""
+"""Configurations that `--compile` compiles."""
 TARGETS = {"cpu": {"base, full": 20.0, "small, half": 200.0}, "cuda": {"base, full": 50.0}}
 """Times the original's samples a second."""
 _STEPS = {"cpu": {ORIGINAL: 1, "base, full": 3, "modular, half": 5, "small, half": 10}, "cuda": {ORIGINAL: 5}}

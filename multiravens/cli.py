@@ -305,7 +305,7 @@ def _fail(message: str) -> int:
 
 
 def _stdout_is_open() -> bool:
-    """Says whether standard output still has a reader; if not, the interpreter's last flush goes nowhere."""
+    """Tell whether standard output still has a reader; if not, the interpreter's last flush goes nowhere."""
     try:
         descriptor = sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Writes the expert's demonstrations of a problem, one file an episode; run again, it resumes."""
+"""Write the expert's demonstrations of a problem, one file an episode; run again, it resumes."""
 
 import sys
 from functools import partial
@@ -61,7 +61,7 @@ def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
 
     Args:
         environment: What `environment_config` returned.
-        gui: Whether to open Bullet's viewer.
+        gui: True to open Bullet's viewer.
 
     Returns:
         A function of a seed that returns its `Demonstration`.

@@ -1,4 +1,4 @@
-"""`multiravens doctor`: what is right and wrong with this machine, on one screen, with a remedy for each."""
+"""`multiravens doctor`: checks of this machine on one screen, with a remedy for each fault."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ options:
 
 
 class Mark(Enum):
-    """How a finding is judged; only a wrong one makes the command fail."""
+    """Verdict on a finding; only a wrong one makes the command fail."""
 
     RIGHT = "[green]right[/]"
     WARN = "[yellow]warn[/]"

@@ -1,4 +1,4 @@
-"""The one error that a user causes and reads, and the naming of valid alternatives."""
+"""The error class for mistakes of a user, and messages that name the valid alternatives."""
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher

@@ -1,4 +1,4 @@
-"""Writes a trained agent to hand on: its weights alone, smaller if wanted, and a model card."""
+"""Export a trained agent: its weights alone, smaller if wanted, and a model card."""
 
 import sys
 

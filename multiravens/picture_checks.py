@@ -1,4 +1,4 @@
-"""Checks of pictures from outside the simulator, the same where they are recorded, fused and acted on."""
+"""Checks of pictures from outside the simulator, the same in recording, fusing and acting."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Trains an agent on demonstrations; run again, it takes up where it was stopped. It needs no simulator."""
+"""Train an agent on demonstrations; run again, it resumes where it was stopped. It needs no simulator."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""Teaches a trained agent a new problem by re-ordering the blocks it has; what it knew stays as it was."""
+"""Teach a trained agent a new problem by re-ordering the blocks it has; what it knew stays unchanged."""
 
 import sys
 

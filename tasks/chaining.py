@@ -20,7 +20,7 @@ slack belt of the length that goes round them is wide."""
 SLACK = {2: 0.055, 3: 0.035}  # of the belt's length, beyond what goes tightly round the wanted posts [m]
 JITTER = 0.003  # of each post, along each axis [m]
 BEYOND = 0.028
-"""How far outside a post the belt is put down [m]: strands from there back inside pass a post with 1 cm to spare."""
+"""Distance outside a post at which the belt is put down [m]: strands from there back inside clear a post by 1 cm."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
 INSIDE, FURTHER = 0.6, 0.4
 """A strand on top of a post, or outside of one, is put this share of the way from the posts' middle to it, where a loop
@@ -29,7 +29,7 @@ BACK = 0.45
 """A strand taken off a post is put this share of the way to the belt's own middle: it then crosses no other strand."""
 FAR = 0.118  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
 PAST, SHORT = 0.045, 0.008
-"""Where the fold's end is laid [m]: this far past the post, across the line from the posts' middle, and short of it."""
+"""Offsets of the fold's end [m]: this far past the post, across the line from the posts' middle, and short of it."""
 _CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
 """Posts in sides of their square: four round the belt, in turn, and two more that are never wanted but look it."""
 _TIGHT = POST_RADIUS + RADIUS
@@ -161,7 +161,7 @@ class Chaining(TaskModule):
         return self._centre + share * (self._places[post] - self._centre)
 
     def _alongside(self, beads: Array, post: int) -> Array:
-        """Where the end of a fold lies so that both its strands pass the post on the inner side."""
+        """Position (2,) [m] of a fold's end from which both its strands pass the post on the inner side."""
         outward = self._outward(post)
         along = np.array([-outward[1], outward[0]])
         if along @ (self._places[post] - beads[:, :2].mean(0)) < 0:
@@ -169,7 +169,7 @@ class Chaining(TaskModule):
         return np.asarray(self._places[post] + PAST * along - SHORT * outward)
 
     def _passes_outside(self, beads: Array, post: int) -> bool:
-        """Whether a strand lies outside of a post that the belt is not round: no loop over it opens from there."""
+        """Tell whether a strand lies outside of a post that the belt is not round: no loop over it opens from there."""
         offsets = beads[:, :2] - self._places[post]
         near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
         return bool((near & (offsets @ self._outward(post) > POST_RADIUS)).any())
@@ -195,7 +195,7 @@ class Chaining(TaskModule):
         return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still), period=0.0)
 
     def _beside(self, xy: Array) -> Array:
-        """Where the tip comes down on a bead: on its middle, or off it where a post would be in the tip's way."""
+        """Position of the tip on a bead: its middle, or off it where a post would be in the tip's way."""
         away = xy - self._places
         distances = np.linalg.norm(away, axis=1)
         post = int(distances.argmin())
@@ -205,7 +205,7 @@ class Chaining(TaskModule):
 
 
 def winding(polygon: Array, points: Array) -> NDArray[np.int64]:
-    """How often a closed polygon (N, 2) goes round each of points (P, 2), counter-clockwise positive, (P,)."""
+    """Winding numbers (P,) of a closed polygon (N, 2) about points (P, 2), counter-clockwise positive."""
     spokes = polygon[None] - points[:, None]
     following = np.roll(spokes, -1, axis=1)
     cross = spokes[..., 0] * following[..., 1] - spokes[..., 1] * following[..., 0]
@@ -213,7 +213,7 @@ def winding(polygon: Array, points: Array) -> NDArray[np.int64]:
 
 
 def drives(beads: Array, posts: Array, goals: list[int]) -> NDArray[np.bool_]:
-    """Which of the wanted posts a belt drives.
+    """Find the wanted posts that a belt drives.
 
     Args:
         beads: (N, 3) world positions of the belt's beads, in order [m].

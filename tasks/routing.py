@@ -160,7 +160,7 @@ class Routing(TaskModule):
 
 
 def passes(cable: Array, peg: Array, side: int) -> bool:
-    """Whether a cable passes a peg on a side.
+    """Tell whether a cable passes a peg on a side.
 
     Args:
         cable: (N, 3) positions in order, in a frame whose x axis runs along the course [m].

@@ -1,4 +1,4 @@
-"""What an agent is shown and what it answers, whatever it has inside."""
+"""The interface of every agent: the view that it is shown and the action that it returns."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Action = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class View:
-    """What an agent is shown before an action. H, W is 320, 160 or, at half resolution, 160, 80; G sub-goals.
+    """Input of an agent before an action. H, W is 320, 160 or, at half resolution, 160, 80; G sub-goals.
 
     Attributes:
         color: (H, W, 3) uint8 now.

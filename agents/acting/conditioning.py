@@ -1,4 +1,4 @@
-"""Conditioning: which of an episode's sub-goal images an agent is shown. One choice serves training and acting."""
+"""Conditioning: the choice of an episode's sub-goal images that an agent is shown, the same in training and acting."""
 
 from abc import ABC, abstractmethod
 

@@ -1,4 +1,4 @@
-"""The goal pointer from what a camera shows: which sub-goal's image the table looks like."""
+"""The goal pointer from a camera's images: the sub-goal whose image the table looks like."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -27,7 +27,7 @@ BATCH = 8
 
 
 class ActionDistribution(NamedTuple):
-    """What a network makes of one view.
+    """A network's probabilities and best action for one view.
 
     Attributes:
         pick: (H, W) probability of picking at each pixel.
@@ -104,7 +104,7 @@ class TransporterAgent(Agent):
         return to_action(pick, place, scores.turn)
 
     def score(self, views: Sequence[View], batch: int = BATCH) -> list[ActionDistribution]:
-        """What the network makes of each view, to the bit whatever number of cores there are."""
+        """Score each view; the result is the same to the bit for any number of cores."""
         starts = range(0, len(views), batch)
         with _one_thread():
             return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]

@@ -1,4 +1,4 @@
-"""What an agent remembers of what it tried in vain, so that it does not try it for ever.
+"""Memory of an agent's failed attempts, so that it does not repeat them for ever.
 
 Inhibition shuns picks, after Itti and Koch 2000, "A saliency-based search mechanism for overt and covert shifts of
 visual attention". Departs: a place is only inhibited while it looks as it did when it was tried. A second try mostly
@@ -25,7 +25,7 @@ SAME_COLOR, SAME_HEIGHT = 6.0, 0.0015
 
 
 class Try(NamedTuple):
-    """What an agent notes of a step.
+    """An agent's note of a step.
 
     Attributes:
         pointer: the first sub-goal that did not hold.
@@ -72,7 +72,7 @@ def aim(view: View, pointer: int, patience: int) -> int:
 
 
 def count_tries(view: View, pointer: int, shape: Sequence[int], pixel: float) -> NDArray[np.float32]:
-    """How often picks near each pixel (H, W) were tried for the same sub-goal where all looks as it did.
+    """Count the attempts to pick near each pixel (H, W) for the same sub-goal, where the table looks as it did then.
 
     Args:
         view: what is seen now, with its memory.

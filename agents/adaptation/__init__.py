@@ -1,1 +1,1 @@
-"""Teaching a trained agent, and handing it on."""
+"""Adaptation of a trained agent to a new problem, and export of a trained agent."""

@@ -1,4 +1,4 @@
-"""Trained agents to hand on: weights alone, as small as they may be, with a model card."""
+"""Export of trained agents: weights alone, as small as they may be, with a model card."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -82,7 +82,7 @@ def _check_told(trained: Mapping[str, Any], path: Path) -> None:
 
 
 def _take_along(source: Path, out: Path) -> None:
-    """What was measured of a run holds for the same bytes."""
+    """Copy a run's evaluations to the export if they were measured with weights of the same bytes."""
     weights = hash_weights(out)
     for path in sorted((source / EVALUATION).glob("*.json")):
         if read_evaluation(path)["weights"] == weights:
@@ -91,7 +91,7 @@ def _take_along(source: Path, out: Path) -> None:
 
 
 def of_the_agent(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's configuration says of the agent, and nothing of the machine that it was trained on."""
+    """Keep what a run's configuration says of the agent, and nothing of the machine that it was trained on."""
     kept = {name: value for name, value in config.items() if name not in _OF_THE_MACHINE}
     if "transfer" in kept:
         kept["transfer"] = {name: value for name, value in kept["transfer"].items() if name != "run"}

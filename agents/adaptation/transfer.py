@@ -1,4 +1,4 @@
-"""Teaching a trained agent a new problem: its programs, an adapter, or everything, on a few demonstrations."""
+"""Transfer of a trained agent to a new problem: a few demonstrations train its programs, an adapter, or everything."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -56,8 +56,8 @@ _TRAINED = {
 }
 """Of what the new problem has of its own."""
 SOFTENED = 4.0 / STEEPNESS
-"""How far below the preferred block's logit others start at most, over the temperature, where orders are trained: of
-six blocks it has 0.9 of the share."""
+"""Gap of the other blocks' logits below the preferred one's at the start, at most, over the temperature, where orders
+are trained: of six blocks the preferred one has 0.9 of the share."""
 
 
 def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:
@@ -122,7 +122,7 @@ def _new_problem(config: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
 
 
 def _unlabelled(config: Mapping[str, Any]) -> bool:
-    """Whether the demonstrations' actions are not to be looked at."""
+    """Tell whether training must not look at the demonstrations' actions."""
     if config["labels"] not in LABELS:
         raise unknown("labels", str(config["labels"]), LABELS)
     if config["objective"] not in OBJECTIVES:
@@ -212,7 +212,7 @@ def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Tran
 
 
 def _unsureness(network: Transporter) -> Measure:
-    """How little sure the network is of what it would do."""
+    """Make the measure of the network's uncertainty: the entropies of its own actions."""
 
     def measure(batch: Batch, tasks: Tasks) -> Tensor:
         chosen, _ = choose(network, batch, tasks)

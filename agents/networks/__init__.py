@@ -1,1 +1,1 @@
-"""Networks: what sees pictures and scores actions."""
+"""Networks that take images and score actions."""

@@ -1,4 +1,4 @@
-"""Tensors in files: safetensors, nothing that is executed."""
+"""Files of tensors in the safetensors format; reading them executes nothing."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Correlating rotated crops with a map, which scores every place and turn at once."""
+"""Correlation of rotated crops with a feature map, which scores every place and turn at once."""
 
 import math
 from typing import Any

@@ -86,7 +86,7 @@ class Isometric(nn.Module):
         return torch.as_tensor(self.stem(functional.pixel_unshuffle(images, self.stride)))
 
     def finish(self, x: Tensor, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the blocks made of the images to features of pixels and of patches."""
+        """Turn the blocks' output for the images into features of pixels and of patches."""
         half = self.stride // 2
         x = functional.relu(self.normalise(x))
         near = functional.pixel_shuffle(self.widen(x), 2) + self.edges(functional.pixel_unshuffle(images, half))

@@ -1,4 +1,4 @@
-"""Parameters of each problem's own beside shared ones: scales and biases of layers, the model patch.
+"""Per-problem parameters beside shared ones: scales and biases of layers, the model patch.
 
 Reference: Mudrakarta et al. 1810.10703.
 """

@@ -1,4 +1,4 @@
-"""The original's networks, for comparison: three 43-layer residual networks, and 36 crops through one of them.
+"""The original Transporter's networks, for comparison: three 43-layer residual networks; one takes 36 crops.
 
 Reference: Zeng et al. 2010.14406; sizes as in google-research/ravens.
 Departs: the pick sees the image as it is, where the original pads it to a square for rotations that it does not use.

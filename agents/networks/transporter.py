@@ -1,4 +1,4 @@
-"""The Transporter factorisation: where to pick, and then where and at which turn what is picked matches.
+"""The Transporter factorisation: first the pick, then the place and the turn at which the picked object matches.
 
 Images are (N, C, H, W) float: for the observation and each goal image red, green, blue and height. Rows run along +y,
 columns along +x, turns from +x to +y.
@@ -24,7 +24,7 @@ CHANNELS = 4
 
 
 class StreamMaps(NamedTuple):
-    """What a network sees in a batch of images.
+    """Outputs of the three streams for a batch of images.
 
     Attributes:
         pick: (N, H, W) logits of picking at each pixel.
@@ -68,7 +68,7 @@ class Streams(nn.Module):
         """Be told that training is done."""
 
     def summary(self) -> dict[str, Any]:
-        """What a run tells of it, as plain values."""
+        """Summary of the network for a run's metrics, as plain values."""
         return {}
 
     def patched(self, module: nn.Module) -> nn.Module:
@@ -80,7 +80,7 @@ class Streams(nn.Module):
         return []
 
     def penalty(self, images: Tensor) -> Tensor:
-        """What is added to the loss, whatever the images."""
+        """Term that is added to the loss; it does not depend on the images' content."""
         return images.new_zeros(())
 
     def kernels(self, images: Tensor, query: Tensor, picks: Tensor, size: int, rotations: int) -> Tensor:
@@ -232,7 +232,7 @@ class PlaceLogits(NamedTuple):
 
 
 class NetworkOutput(NamedTuple):
-    """What a network makes of a batch.
+    """Output of a network for a batch.
 
     Attributes:
         pick: (N, H, W) logits of picking at each pixel.

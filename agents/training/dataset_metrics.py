@@ -1,4 +1,4 @@
-"""What a network makes of demonstrations as they are: no augmentation, no simulator."""
+"""Loss and accuracy on recorded demonstrations, without augmentation and without a simulator."""
 
 from collections.abc import Callable
 

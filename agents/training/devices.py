@@ -90,7 +90,7 @@ def tensor_floats(allowed: bool) -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the host or on a device."""
+    """Tell whether an error says that memory ran out, on the host or on a device."""
     told = str(error)
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         any(words in told for words in ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED"))

@@ -1,4 +1,4 @@
-"""What training minimises, and how often the best choice is right."""
+"""The loss that training minimises, and the share of samples in which the best choice is right."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from multiravens.geometry import PIXEL
 
 
 class Labels(NamedTuple):
-    """What the expert did, of N samples.
+    """The expert's actions in N samples.
 
     Attributes:
         pick: (N, 2) row and column, between pixels.
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Tensor, Tensor]:
-    """Which of the turns that are told apart come to the same as the ones taken.
+    """Find which of the R turns that are told apart come to the same as the ones taken.
 
     Args:
         turns: (N,) [rad].
@@ -69,7 +69,7 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Te
 
 
 def judge(scored: NetworkOutput, batch: Batch, resolution: str) -> Outcome:
-    """What a network made of a batch against what the expert did."""
+    """Compare a network's output for a batch with the expert's actions."""
     turns = equivalent_turns(batch.turn, batch.period, scored.turns.shape[1])
     near = 0.01 / (PIXEL * FACTORS[resolution])
     return score(scored.pick, scored.places, scored.turns, Labels(batch.pick, batch.place, *turns), near)

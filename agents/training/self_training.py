@@ -1,4 +1,4 @@
-"""Training on episodes whose actions are not known: on what the network itself makes of what it sees.
+"""Training on episodes without actions: the loss is the entropy or the inconsistency of the network's own choices.
 
 Reference: Wang et al. 2006.10726 (entropy); Sohn et al. 2001.07685 (consistency under augmentation).
 """

@@ -1,4 +1,4 @@
-"""A training run from its configuration: what `python -m multiravens.train` does."""
+"""A training run from its configuration, as `python -m multiravens.train` does it."""
 
 import math
 import sys

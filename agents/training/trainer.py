@@ -1,4 +1,4 @@
-"""Training: batches drawn by weight, moved as a whole, scored, and stepped on; resumed to the bit."""
+"""Training loop: draw a weighted batch, augment it as a whole, score it, take a step. Resuming is exact to the bit."""
 
 import json
 import math
@@ -37,7 +37,7 @@ LAGS = {"cuda": 2}
 
 
 class Inputs(NamedTuple):
-    """What a step needs of N samples, on the device, where it came in one copy.
+    """Inputs of a training step for N samples, sent to the device in one copy.
 
     Attributes:
         frames: (N, 1 + K) of the observation and the goals, as the host has them.
@@ -173,7 +173,7 @@ class Trainer:
         return {**figures, "step": self.step}
 
     def _agreed(self, out_of_time: Callable[[], bool]) -> bool:
-        """Whether it is time to stop: of several processes the first one says so, seldom, since all wait for it."""
+        """Tell whether it is time to stop: of several processes the first decides, seldom, since all wait for it."""
         if self.fabric.world_size == 1:
             return out_of_time()
         return self.step % self.log_every == 0 and bool(self.fabric.broadcast(out_of_time()))
@@ -234,7 +234,7 @@ class Trainer:
         return self.data.gather(inputs.frames, inputs.samples, inputs.at)
 
     def motion(self, samples: np.ndarray) -> np.ndarray | None:
-        """How a whole batch is moved, as in `Inputs`: every process draws it all and takes its share."""
+        """Draw the motion of a whole batch, as in `Inputs`: every process draws it all and takes its share."""
         if self.augmentation is None:
             return None
         table, shape = self.data.steps, tuple(self.data.color.shape[1:3])

@@ -1,4 +1,4 @@
-"""Filming a demonstration: it is replayed in its environment, which goes exactly as it did without a camera."""
+"""Film of a demonstration: its environment replays it exactly as it went without a camera."""
 
 from collections.abc import Callable, Sequence
 
@@ -132,7 +132,7 @@ def status_of(
     pictures: Sequence[Image] | None = None,
     aims: Sequence[int] | None = None,
 ) -> Status:
-    """What the agent saw after a number of steps, and what it does then if it acts."""
+    """Status after a number of steps: the agent's last picture, and its next pick and place if it acts."""
     actions = demonstration.actions
     pick, place = (
         Pose(actions[f"{part}_position"][step], actions[f"{part}_quaternion"][step]) if acting else None

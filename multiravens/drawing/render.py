@@ -1,4 +1,4 @@
-"""Draws the oracle or an agent at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
+"""Draw the oracle or an agent at work: a video of an episode, a sheet of its steps, or a sheet of all problems."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""An agent's run of an episode, recorded as the expert's are, with what the agent saw in it."""
+"""An agent's run of an episode, recorded in the format of the expert's runs, with the pictures that the agent saw."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -31,7 +31,7 @@ class Scoring(Protocol):
 
 
 class Rollout(NamedTuple):
-    """What an agent did.
+    """Recording of an agent's run.
 
     Attributes:
         run: recorded like a demonstration; its frames are at full resolution.

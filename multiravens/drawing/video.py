@@ -1,4 +1,4 @@
-"""The video of a run: composing its frames, and the file they go to. Nothing here knows the simulator."""
+"""The video of a run: its frames and its file. Nothing here uses the simulator."""
 
 import contextlib
 import os
@@ -69,7 +69,7 @@ class Goals:
 
 @dataclass(frozen=True)
 class Status:
-    """What the agent saw last and does now.
+    """The agent's last observation and its present action.
 
     Attributes:
         color: (H, W, 3) heightmap.

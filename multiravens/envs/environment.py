@@ -179,7 +179,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         return float(self._holds.sum() / len(self._holds))
 
     def expert(self) -> Action | None:
-        """What the scripted oracle does now; None when it knows nothing to do."""
+        """The scripted oracle's action in the present state; None if it has none."""
         _ = self.episode_seed
         return self.problem.expert(self.world)
 
@@ -260,7 +260,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         return reason
 
     def _ended(self) -> str:
-        """Why the episode ends now: `success`, `steps`, or empty if it goes on."""
+        """Reason why the episode ends now: `success`, `steps`, or empty if it goes on."""
         if self._holds.all():
             return "success"
         return "steps" if len(self._taken) >= self.problem.max_steps else ""

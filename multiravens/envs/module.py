@@ -1,4 +1,4 @@
-"""What a task module is: one job on one part of the table.
+"""The interface of a task module: one job on one part of the table.
 
 A module is one class and one YAML. It states the rectangle it needs, builds its bodies there, says which of its
 sub-goals hold, and knows an expert's action for each. Composing modules, rewards, goals and oracles are made from

@@ -55,7 +55,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class GoalSequence:
-    """What the table looks like after each sub-goal of an expert's run from the same start.
+    """Images and poses of the table after each sub-goal of an expert's run from the same start.
 
     Attributes:
         color: (G, H, W, 3) uint8.

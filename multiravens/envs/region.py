@@ -1,4 +1,4 @@
-"""Sharing the table: every module gets a rectangle of its own."""
+"""Division of the table: every module gets a rectangle of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

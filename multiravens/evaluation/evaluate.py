@@ -1,4 +1,4 @@
-"""Measures agents on held-out episodes and says how sure the figures are."""
+"""Measure agents on held-out episodes and report the figures with their confidence intervals."""
 
 import sys
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from multiravens.support.runs import (
 from multiravens.support.statistics import spelled, spelled_outcome
 
 EXPERT = "expert"
-"""Where goal images come from unless demonstrations have them: a run of the expert."""
+"""Source of the goal images that demonstrations lack: a run of the expert."""
 
 
 def evaluate(config: DictConfig) -> None:
@@ -107,7 +107,7 @@ def _out(config: DictConfig, actor: Any) -> Path:
 def _wanted(
     problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What decides the numbers of a problem."""
+    """Collect every setting that the figures of a problem depend on."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
     built = [_plain(config[name]) for name in ("loader", "view", "beside_agents")]
     return {
@@ -127,7 +127,7 @@ def _wanted(
 
 
 def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the same command, stopped between problems, has measured before."""
+    """Read what the same command measured before it was stopped between problems; None if there is nothing."""
     if not path.exists():
         return None
     content = {"goals": EXPERT} | read_evaluation(path)
@@ -197,7 +197,7 @@ def _seeds(config: DictConfig, demonstrations: Store | None) -> range:
 
 
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:
-    """What another run reached, read before anything is measured."""
+    """Read another run's evaluation, before anything is measured."""
     if against is None:
         return None
     other = read_evaluation(find_run(str(against)) / EVALUATION / f"{problem}.json")

@@ -21,7 +21,7 @@ Update = Callable[[int, int], None]
 
 
 class Actor(Protocol):
-    """What is measured, such as `multiravens.agents.acting.agent.Agent`."""
+    """An agent to measure, such as `multiravens.agents.acting.agent.Agent`."""
 
     name: str
     pointer: str
@@ -58,7 +58,7 @@ class Record:
 
 
 class Measured(NamedTuple):
-    """What an agent did on one problem: a record an episode, and the seeds that the expert does not solve, with why."""
+    """An agent's episodes on one problem, a record each, and the seeds that the expert does not solve, with why."""
 
     records: list[Record]
     skipped: dict[int, str]
@@ -205,7 +205,7 @@ def described(measured: Measured) -> dict[str, Any]:
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
-    """How far one agent's return is ahead of another's on the seeds that both have.
+    """Compare the returns of two agents on the seeds that both have.
 
     Args:
         first: what `described` made.

@@ -1,4 +1,4 @@
-"""The source that measured figures come from, as a digest: edited code measures anew."""
+"""Digest of the source code that measured figures come from: edited code measures anew."""
 
 import ast
 import hashlib

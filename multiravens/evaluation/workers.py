@@ -1,4 +1,4 @@
-"""Environments in worker processes, several episodes abreast; nothing an agent is asked depends on the workers."""
+"""Environments in worker processes, several episodes at a time; an agent's inputs do not depend on the workers."""
 
 import multiprocessing
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from multiravens.errors import UserError
 
 
 class Timestep(NamedTuple):
-    """What one lane shows after a reset or a step.
+    """Observation and progress in one environment after a reset or a step.
 
     Attributes:
         color: (H, W, 3) uint8.
@@ -73,7 +73,7 @@ class EnvWorker:
         return shown if isinstance(shown, str) else EpisodeStart(self.reset(seed), *shown)
 
     def _kept(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str | None:
-        """What is known of the expert's run without running it."""
+        """Read the expert's run from the demonstrations: its goals, the reason for rejection, or None if unknown."""
         if self.demonstrations is None:
             return None
         path = self.demonstrations.path(seed)

@@ -43,7 +43,7 @@ def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes
 
 
 def drawn_shares(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """What share of the samples each problem had, over the steps of a run."""
+    """Plot each problem's share of the samples, over the steps of a run."""
     figure, axis = pyplot.subplots(figsize=(6.0, 2.8))
     tasks = list(lines[-1]["drawn"]["tasks"])
     steps = [line["step"] for line in lines]
@@ -118,7 +118,7 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def programs(shares: Programs) -> bytes:
-    """Which block runs at which step, for each problem and stream.
+    """Plot the shares of the blocks at each step of the programs, for each problem and stream.
 
     Args:
         shares: of each problem, of each stream, (L, K) of the blocks at each step.
@@ -162,7 +162,7 @@ def _draw_program(axis: Any, steps: NDArray[np.float64]) -> None:
 
 
 def program_distances(shares: Programs) -> bytes:
-    """How far problems' programs are apart, as a heatmap and as a tree.
+    """Plot the distances between problems' programs, as a heatmap and as a tree.
 
     The distance of two programs is the mean over streams and steps of half the sum of their shares' differences: 0 for
     equal ones, 1 where no step has a block in common.
@@ -190,7 +190,7 @@ def program_distances(shares: Programs) -> bytes:
 
 
 def forming(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """How sure programs have become over the steps of a run: the mean of each step's largest share.
+    """Plot how sure programs become over the steps of a run: the mean of each step's largest share.
 
     Args:
         lines: of a run's `metrics.jsonl` that have programs.

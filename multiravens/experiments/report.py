@@ -1,4 +1,4 @@
-"""Compares runs: a page that needs nothing beside it, plots, and a table in Markdown."""
+"""Compare runs in a self-contained page, plots, and a table in Markdown."""
 
 import base64
 import html
@@ -126,7 +126,7 @@ def read_run(folder: Path, label: str) -> Run:
 
 
 def _is_whole(line: Mapping[str, Any]) -> bool:
-    """Whether a line of metrics has what plots take from it."""
+    """Tell whether a line of metrics has all that plots take from it."""
     numbers = all(isinstance(line.get(name), int | float) for name in _METRICS if name != "drawn")
     drawn = line.get("drawn")
     return numbers and isinstance(drawn, dict) and isinstance(drawn.get("tasks"), dict)

@@ -1,4 +1,4 @@
-"""Runs what a table of runs still lacks, one after the other or through hydra's launchers, and reports them."""
+"""Run what a table of runs still lacks, one after the other or through hydra's launchers, and report the runs."""
 
 import ctypes
 import importlib.util
@@ -61,11 +61,11 @@ class Job:
     decides: dict[str, list[str]]
 
     def is_done(self, stage: str) -> bool:
-        """Whether a stage was done as the table has it."""
+        """Tell whether a stage was done as the table has it."""
         return bool(_done(Path(self.folder)).get(stage) == self.decides[stage])
 
     def is_measured(self) -> bool:
-        """Say whether the run was measured as the table has it, by today's code or by earlier code."""
+        """Tell whether the run was measured as the table has it, by today's code or by earlier code."""
         known = _done(Path(self.folder)).get("evaluate")
         return isinstance(known, list) and _options(known) == _options(self.decides["evaluate"])
 

@@ -1,4 +1,4 @@
-"""Plain values against type annotations: a configuration's values are those that a constructor declares."""
+"""Check of plain values against type annotations: a configuration holds the values that a constructor declares."""
 
 import inspect
 import types

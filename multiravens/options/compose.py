@@ -267,7 +267,7 @@ def _as_its_default(override: Override, default: DictConfig) -> Any:
 
 
 def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
-    """Says whether an override chooses a file of a group rather than sets a value."""
+    """Tell whether an override chooses a file of a group rather than sets a value."""
     key = override.key_or_group
     if override.package is None and "/" not in key and key not in groups(roots):
         return False
@@ -277,7 +277,7 @@ def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
 
 
 def _is_optional(group: str, config_name: str, roots: Sequence[Path]) -> bool:
-    """Says whether a configuration, or one that it extends, does without a group's file unless one is chosen."""
+    """Tell whether a configuration, or one that it extends, does without a group's file unless one is chosen."""
     defaults = _content(config_name, roots).get("defaults", [])
     return any(
         _is_optional(group, item, roots) if isinstance(item, str) else item == {group: None}
@@ -388,7 +388,7 @@ def _fitted(override: Override, known: object) -> str:
 
 
 def _is_name(value: object, key: str, default: object) -> bool:
-    """Says whether a number is given where only texts are taken: a folder may be called 2024."""
+    """Tell whether a number is given where only texts are taken: a folder may be called 2024."""
     examples = UNSET.get(key, ()) if default is None else (default,)
     number = isinstance(value, int | float) and not (default is None and isinstance(value, bool))
     return number and bool(examples) and all(isinstance(example, str) for example in examples)

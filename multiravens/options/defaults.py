@@ -1,4 +1,4 @@
-"""Runs beside today's configurations: which options differ, and the names of what was chosen."""
+"""Comparison of runs with today's configurations: the options that differ, and the names of what was chosen."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ def differing_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list
 
 
 def _has(options: Mapping[str, Any], name: str) -> bool:
-    """Say whether options hold a value for a name, for a part of it (`streams: null`), or for more than it."""
+    """Tell whether options hold a value for a name, for a part of it (`streams: null`), or for more than it."""
     parts = name.split(".")
     parents = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     return any(parent in options for parent in parents) or any(each.startswith(f"{name}.") for each in options)

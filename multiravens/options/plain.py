@@ -1,4 +1,4 @@
-"""Plain values from files that may come from a stranger: checked and counted before anything looks at them."""
+"""Plain values from files that may come from a stranger: checked and counted before anything uses them."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Classes that a run's folder, a data set or a pack may name: each may come from a stranger.
+"""Limits on the classes that a run's folder, a data set or a pack may name: each may come from a stranger.
 
 What is built at a place of a configuration is what our own YAML files build there: agents' parts in `agent`, cameras in
 `camera`. A class from outside the package is built if the user named it in this process: in a YAML file of a folder
@@ -23,7 +23,7 @@ _GROUPS = {"module": "problem.modules.*", "domain": "camera.domain"}
 """Places of groups that are not called like them."""
 _MODULES = ("problem", "modules")
 _HYDRA_KEYS = ("_args_", "_recursive_", "_convert_", "_mode_")
-"""What hydra takes beside `_target_` and `_partial_`."""
+"""Keys that hydra takes beside `_target_` and `_partial_`."""
 
 _of_the_program: set[str] = set()
 _of_the_command: set[str] = set()
@@ -36,7 +36,7 @@ class Named(NamedTuple):
         place: Where, such as `camera.domain`; the name of a problem's module is a star.
         path: Where, exactly.
         target: Its dotted path, or whatever else stands there.
-        partial: Whether it is to be called later, with more parameters.
+        partial: True if it is to be called later, with more parameters.
     """
 
     place: str

@@ -33,7 +33,7 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "problem.max_steps": (20,),
     "problem.modules.placing.shapes": (["disc", "bar"],),
 }
-"""What options take that are null at first, by examples."""
+"""Example values of the options whose default is null."""
 _DEEPEST = 20  # lists in lists; deeper ones hold themselves
 
 

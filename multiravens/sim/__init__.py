@@ -1,4 +1,4 @@
-"""The simulation room: the only one that imports pybullet."""
+"""The simulation, the only package that imports pybullet."""
 
 import os
 import sys

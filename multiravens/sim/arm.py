@@ -16,8 +16,8 @@ from multiravens.sim.world import TICK
 URDF = Path(__file__).parents[1] / "assets" / "ur5e" / "ur5e.urdf"
 
 BASE = (0.0, 0.0, 0.24)
-"""Where the robot stands [m]. At the origin, as in the Ravens family, on a pedestal: the workspace's corners are 0.90 m
-away, and from this height the wrist is within 0.16 m of the shoulder's own, where the arm reaches 0.91 m."""
+"""Position of the robot's base [m]: at the origin, as in the Ravens family, on a pedestal. The workspace's corners are
+0.90 m away, and from this height the wrist is within 0.16 m of the shoulder's own, where the arm reaches 0.91 m."""
 HOME_JOINTS = np.array([0.0, -2.2, -1.9, -0.61, np.pi / 2, 0.0])
 
 # Universal Robots' published Denavit-Hartenberg parameters [m].

@@ -1,4 +1,4 @@
-"""Cameras: what the agent sees. Both give the same heightmap, (320, 160, 3) uint8 and (320, 160) float32 [m].
+"""Cameras of the agent. Both give the same heightmap, (320, 160, 3) uint8 and (320, 160) float32 [m].
 
 The table, the robot and the gripper are not drawn: an empty pixel has the table's colour and height 0.
 """
@@ -44,7 +44,7 @@ class Camera(ABC):
 
     @abstractmethod
     def look(self, world: World, rng: np.random.Generator) -> tuple[Color, Height]:
-        """What there is to see, whatever the domain."""
+        """Observe a world as colour and height, before the domain changes them."""
 
 
 def _render(

@@ -1,4 +1,4 @@
-"""Connections to Bullet: made where that is possible, and ended with the object that they were made for."""
+"""Connections to Bullet, opened where that is possible and closed with the object that they were opened for."""
 
 import os
 import socket
@@ -64,7 +64,7 @@ def has_display() -> bool:
 
 @cache
 def _had_display(name: str) -> bool:
-    """What was found for a DISPLAY the first time: another machine's may take seconds to answer."""
+    """Tell whether a DISPLAY can be used, as found the first time: another machine's may take seconds to answer."""
     return not _display_fault(name)
 
 

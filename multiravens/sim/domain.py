@@ -1,4 +1,4 @@
-"""Visual domains: how a table and what lies on it look to a camera. Colours, table texture, light, noise; not physics.
+"""Visual domains: the look of a table and of what lies on it. Colours, table texture, light, noise; not physics.
 
 Everything is drawn at an episode's start and stays through it, but for the noise.
 """
@@ -67,7 +67,7 @@ TEXTURES: Mapping[str, Texture] = {texture.__name__: texture for texture in (woo
 
 
 class Domain:
-    """How what a camera sees is changed.
+    """Changes to the images of a camera.
 
     Args:
         hue: every colour's is turned by this [deg].
@@ -119,7 +119,7 @@ class Domain:
     def apply(
         self, color: Color, height: Height, empty: NDArray[np.bool_], rng: np.random.Generator
     ) -> tuple[Color, Height]:
-        """What the camera sees of a heightmap in this domain.
+        """Change a heightmap to what the camera sees in this domain.
 
         Args:
             color: (320, 160, 3) uint8.

@@ -1,4 +1,4 @@
-"""Motions: how a suction tip gets from pose to pose. A floating head is fast; an arm drives its joints' motors.
+"""Motions of a suction tip from pose to pose. A floating head is fast; an arm drives its joints' motors.
 
 Both hold what they touch with a bounded constraint: a rigid body by a fixed joint, a bead by a ball joint that gives
 way before links stretch.
@@ -60,10 +60,10 @@ class Motion(ABC):
 
     @abstractmethod
     def tip(self) -> Pose:
-        """Where the tip is."""
+        """Pose of the tip in the world frame."""
 
     def reaches(self, position: Array) -> bool:
-        """Whether the tip can be brought to a position (3,) [m]; a floating one can be brought anywhere."""
+        """Tell whether the tip can be brought to a position (3,) [m]; a floating one can be brought anywhere."""
         return True
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Motion(ABC):
         """Bring the empty tip to a free place above everything, by the quickest way this motion has."""
 
     def contact(self) -> bool:
-        """Whether the tip, or what it holds, touches anything else."""
+        """Tell whether the tip, or what it holds, touches anything else."""
         if self.held is None:
             return bool(self.world.touching(self.body, self.link))
         own = self.world.strand(self.held)
@@ -170,7 +170,7 @@ class GripperMotion(Motion):
         self.command(position, yaw)
 
     def tip(self) -> Pose:
-        """Where the tip is."""
+        """Pose of the tip in the world frame."""
         frame = self._frame()
         return Pose(frame.position - [0, 0, self._LENGTH / 2], frame.quaternion)
 
@@ -210,7 +210,7 @@ class ArmMotion(Motion):
         self._target = goal, yaw
 
     def reaches(self, position: Array) -> bool:
-        """Whether the arm is long enough for the tip to be at a position (3,) [m]."""
+        """Tell whether the arm is long enough for the tip to be at a position (3,) [m]."""
         try:
             self.arm.inverse_kinematics(position, 0.0)
         except ValueError:
@@ -232,7 +232,7 @@ class ArmMotion(Motion):
         self.world.step(12)
 
     def tip(self) -> Pose:
-        """Where the tip is."""
+        """Pose of the tip in the world frame."""
         return Pose(*self.arm.tip())
 
     def _frame(self) -> Pose:

@@ -1,4 +1,4 @@
-"""What this machine's Bullet can do, for `multiravens doctor`.
+"""Probes of what this machine's Bullet can do, for `multiravens doctor`.
 
 It uses neither worlds nor cameras, so that it can be asked when those do not work.
 """
@@ -16,7 +16,7 @@ _PROJECTION = (4.0, 0, 0, 0, 0, 2.0, 0, 0, 0, 0, -2 / 1.9, 0, 0, 0, -2.1 / 1.9, 
 
 
 def numpy_enabled() -> bool:
-    """Says whether pybullet was built with numpy; without it a picture takes about a second to unpack."""
+    """Tell whether pybullet was built with numpy; without it a picture takes about a second to unpack."""
     return bool(pybullet.isNumpyEnabled())
 
 

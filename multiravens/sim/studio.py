@@ -43,7 +43,7 @@ Spot = tuple[float, float, float]
 
 
 class Lens(NamedTuple):
-    """Where a view is taken from.
+    """Position, target and angle of a view.
 
     Attributes:
         eye: (3,) world position [m].

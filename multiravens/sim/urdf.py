@@ -57,7 +57,7 @@ def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
 
 
 def _fault(mass: float, joints: int, solid: bool) -> str:
-    """Why a body is no part; empty if it is one."""
+    """Reason why a body can't be a part; empty if it can."""
     if joints:
         return f"has {joints} joints, and a part is one rigid body: give a file with one link"
     if not solid:

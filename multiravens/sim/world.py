@@ -14,7 +14,7 @@ from multiravens.sim.connection import connect
 from multiravens.sim.shapes import Shape
 
 TICK = 1 / 240
-"""How often commands are given [s]."""
+"""Time from one command to the next [s]."""
 SUBSTEPS, SOLVER_ITERATIONS = 2, 15
 """Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %,
 beads crept 0.7 mm in four seconds instead of 1, and it was faster."""
@@ -298,7 +298,7 @@ class World:
         """Simulate until everything is at rest, or until `cap` simulated seconds have passed; chains at rest sleep.
 
         Returns:
-            Whether everything came to rest.
+            True if everything came to rest.
         """
         for _ in range(round(cap / TICK / 8)):
             self.step(8)

@@ -1,1 +1,1 @@
-"""Files, paths and progress, for every other room."""
+"""Files, paths and progress, for every other package."""

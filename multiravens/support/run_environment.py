@@ -1,4 +1,4 @@
-"""The environment that a problem is measured in: the one its demonstrations were made in, and what is changed of it."""
+"""The environment that a problem is measured in: the one of its demonstrations, with the changes made to it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

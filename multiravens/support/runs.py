@@ -1,4 +1,4 @@
-"""Folders of training runs: what is in them, and reading them without running anything that they name."""
+"""Folders of training runs: their files, and reading them without running anything that they name."""
 
 import hashlib
 import re
@@ -19,7 +19,7 @@ VERSION = 1
 CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
 EVALUATION = "evaluation"
 PACKAGED = ("assets", "checkpoints")
-"""Where trained agents come with the program."""
+"""Path, inside the package, of the trained agents that come with it."""
 _BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
 """Parts of a run's configuration that name classes; `restored` checks those of its environments."""
 NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
@@ -66,7 +66,7 @@ _MOST_FIGURES = 2**24  # values in an evaluation: twelve for each episode
 ACTING = ("inhibition", "patience")
 """Options of how a trained agent acts; they play no part in its training."""
 _OLDER = {"inhibition": 0.0, "patience": 0}
-"""What runs and evaluations from before there were such options did."""
+"""Values of these options in runs and evaluations that are older than the options."""
 
 _MOVED = {
     "multiravens.agents.conditioning": "multiravens.agents.acting.conditioning",
@@ -132,7 +132,7 @@ def find_run(run: str | Path) -> Path:
 
 
 def is_packaged(run: Path) -> bool:
-    """Say whether a run is one of the trained agents that come with the program."""
+    """Tell whether a run is one of the trained agents that come with the program."""
     return run.resolve().is_relative_to(Path(__file__).parents[1].joinpath(*PACKAGED).resolve())
 
 
@@ -159,7 +159,7 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """What an evaluation of one problem wrote.
+    """Read the file that an evaluation of one problem wrote.
 
     Returns:
         Its fields; `source` is None where it was measured before that was noted, by whatever code.
@@ -179,7 +179,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def _is_whole(part: Mapping[str, Any]) -> bool:
-    """Whether an agent's part of an evaluation has what tables and plots take from it."""
+    """Tell whether an agent's part of an evaluation has all that tables and plots take from it."""
     summary, episodes = part.get("summary"), part.get("episodes")
     if not isinstance(summary, dict) or not isinstance(episodes, list) or not isinstance(part.get("skipped"), list):
         return False

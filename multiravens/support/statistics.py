@@ -1,4 +1,4 @@
-"""Intervals for rates, means and differences; all draws have a generator of their own, so equal data, equal numbers."""
+"""Intervals for rates, means and differences. All draws have their own generator, so equal data give equal numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 
 class Comparison(NamedTuple):
-    """How far one agent is ahead of another on the same seeds.
+    """Difference between two agents on the same seeds, the first one's figure less the second one's.
 
     Attributes:
         mean: of the differences.

@@ -1,4 +1,4 @@
-"""A bank of residual blocks of one shape, and programs that say which of them run, one step after the other.
+"""A bank of residual blocks of one shape, and programs that choose the block of each step.
 
 Reference: Zhmoginov et al. 2107.10963 (blocks reused in any order); Mudrakarta et al. 1810.10703 (the model patch).
 """
@@ -16,7 +16,7 @@ from multiravens.errors import UserError
 STARTS = ("distinct", "same", "uniform")
 GROUPS = 8
 STEEPNESS = 5.0
-"""How many times a logit counts: so many times faster are orders learned than weights, or they would stay as drawn."""
+"""Factor on every logit: it makes orders learn this many times faster than weights, or they would stay as drawn."""
 PREFERENCE = 1.0 / STEEPNESS
 """Logit of the block that a step starts with: of six it has 0.35 of the share."""
 
@@ -50,7 +50,7 @@ class Adapter(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a program adds to a step of its own.
+    """A step's own parameters in a program, beside those of the shared block.
 
     Attributes:
         scale: (C,) of the first normalisation's gain.
@@ -68,7 +68,7 @@ class Step(NamedTuple):
 
 
 def change(x: Tensor, part: Part, own: Step) -> Tensor:
-    """What a block adds to features (N, C, H, W)."""
+    """Compute the residual that a block adds to features (N, C, H, W)."""
     inside = part.weight.shape[1] if own.width is None else own.width
     gain, shift = part.gain[0] * own.scale, part.shift[0] + own.bias
     y = functional.relu(functional.group_norm(x, GROUPS, gain, shift))
@@ -113,7 +113,7 @@ class Bank(nn.Module):
 
 
 class Program(nn.Module):
-    """Which block runs at which step, and what each step has of its own.
+    """Choice of the block that runs at each step, and each step's own parameters.
 
     Args:
         depth: L, steps.
@@ -155,11 +155,11 @@ class Program(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether a step has nothing of its own but scale and bias."""
+        """True if a step has no parameters of its own but scale and bias."""
         return self.mask is None and self.width is None and self.down is None
 
     def steps(self) -> list[Step]:
-        """What each step has of its own."""
+        """List each step's own parameters."""
         none = [None] * len(self.scale)
         masks = none if self.mask is None else self.mask.unbind()
         adapters: Sequence[Adapter | None] = none

@@ -1,4 +1,4 @@
-"""Programs of several problems run at once: each step is one convolution in groups, whatever the number of programs.
+"""Batched programs of several problems: each step is one grouped convolution, whatever the number of programs.
 
 A batch that holds samples of ten problems would start thirty programs, three streams each, one after the other: seven
 thousand small operators, which a GPU computes faster than the host can start them.

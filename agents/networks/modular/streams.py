@@ -159,7 +159,7 @@ class ModularStreams(Streams, PerProblem):
         return run_together(x, steps, layout, len(STREAMS))
 
     def index(self, problem: str) -> int:
-        """Which program is a problem's.
+        """Return the index of a problem's program.
 
         Raises:
             UserError: it has none.
@@ -207,7 +207,7 @@ class ModularStreams(Streams, PerProblem):
         return [program.logits for program in self.each_program()]
 
     def penalty(self, images: Tensor) -> Tensor:
-        """What is added to the loss: programs that mix many blocks are costly."""
+        """Term that is added to the loss: programs that mix many blocks are costly."""
         return self.entropy_weight * entropy(torch.stack([logits for logits in self.orders()]), self.temperature)
 
     def each_program(self) -> list[Program]:

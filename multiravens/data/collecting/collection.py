@@ -18,7 +18,7 @@ _MOST_WORKERS = 1024
 
 
 class Demonstration(Protocol):
-    """What a run of one seed gives: every field of `Episode`, and why it is not kept."""
+    """Result of the run of one seed: every field of `Episode`, and the reason why it is not kept."""
 
     success: bool
     reason: str
@@ -32,7 +32,7 @@ Run = Callable[[int], Any]
 
 
 class Collected(NamedTuple):
-    """What a data set holds after a call: episodes kept, seeds rejected, and how many episodes are new."""
+    """Counts of a data set after a call: episodes kept, seeds rejected, and episodes that are new."""
 
     kept: int
     rejected: int
@@ -74,7 +74,7 @@ def collect(
 
 
 class SeedQueue:
-    """Which seed comes next: the split's in order, without those known already."""
+    """Queue of the seeds to run: the split's in order, without those known already."""
 
     def __init__(self, store: Store, episodes: int, progress: Update) -> None:
         """Looks at what the store has.

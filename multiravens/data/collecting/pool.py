@@ -1,4 +1,4 @@
-"""Seeds in worker processes: none is lost with a killed worker, and no worker outlives the command.
+"""Seeds in worker processes: a killed worker loses no seed, and no worker outlives the command.
 
 Every worker is a pebble pool of one. Workers of one pool share locks, which a worker killed at the wrong moment takes
 with it; here a crash costs one pool, which is replaced.
@@ -51,7 +51,7 @@ class SeedPool:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more seed can be given out without waiting for long."""
+        """True if one more seed can be given out without waiting for long."""
         return len(self) < self._workers * _QUEUED
 
     def add(self, seed: int) -> None:

@@ -54,7 +54,7 @@ class Episode:
         subgoals: G names, such as `placing/part 0`.
         goal_frames: (G,) int64 frame that shows each sub-goal reached.
         holds: (T + 1, G) bool, which sub-goals hold.
-        success: Whether every sub-goal holds at the end.
+        success: True if every sub-goal holds at the end.
     """
 
     seed: int
@@ -73,7 +73,7 @@ class Episode:
 
 
 class Header(NamedTuple):
-    """What an episode file says of itself before any array: names, identity and sizes."""
+    """Header of an episode file, which stands before any array: names, identity and sizes."""
 
     seed: int
     problem: str

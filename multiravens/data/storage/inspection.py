@@ -1,4 +1,4 @@
-"""What a data set holds, in lines and in one picture."""
+"""Summary of a data set, in lines and in one picture."""
 
 from collections.abc import Sequence
 from dataclasses import replace

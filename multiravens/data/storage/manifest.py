@@ -1,4 +1,4 @@
-"""The manifest: what every episode's file must be, to notice when one is lost or altered."""
+"""The manifest: the expected state of every episode's file, so that a lost or altered one is noticed."""
 
 import hashlib
 from pathlib import Path

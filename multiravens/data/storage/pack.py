@@ -113,7 +113,7 @@ class Pack:
 
 
 def is_pack(path: Path) -> bool:
-    """Says whether a file, or shards of it, are there and are no episode: a pack, whole or not."""
+    """Tell whether a file, or shards of it, are there and are no episode: a pack, whole or not."""
     for shard in find_shards(path):
         try:
             with safe_open(shard, framework="numpy") as file:
@@ -204,7 +204,7 @@ def _first(store: Store, demos: int | None) -> list[int]:
 
 
 def _listed(shard: Path) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Where each episode of a shard is, and what the shard says of itself."""
+    """The shard's path under the name of each of its episodes, and the shard's header."""
     with _reading(shard), safe_open(shard, framework="numpy") as file:
         return dict.fromkeys(file.keys(), shard), _about(file)
 

@@ -1,4 +1,4 @@
-"""Splits: named ranges of seeds that share none, so that nothing tested on was ever trained on."""
+"""Splits: named, disjoint ranges of seeds, so that nothing tested on was ever trained on."""
 
 import re
 from collections.abc import Mapping

@@ -130,7 +130,7 @@ class Demonstrations:
 
     @property
     def resident(self) -> bool:
-        """Whether the pictures lie where batches are put together."""
+        """True if the pictures lie on the device that batches are put together on."""
         return self.color.device.type == self.device.type
 
     def batch(self, samples: np.ndarray, goals: np.ndarray) -> Batch:

@@ -1,6 +1,6 @@
 """Weighted sampling on two levels: first a task is drawn, then a step of one of its demonstrations.
 
-How often is a choice of its own on each level. What is drawn is a function of the seed, the step of training and the
+Each level has its own choice of frequencies. What is drawn is a function of the seed, the step of training and the
 losses recorded so far, so that a run resumed from `Sampler.state` draws what it would have drawn.
 """
 
@@ -21,7 +21,7 @@ _LEAST_LOSS = 1e-12  # stands in for a loss of 0, whose logarithm is not finite
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What there is to draw: S samples, each one step of one demonstration of one of T tasks.
+    """Table of the samples to draw from: S samples, each one step of one demonstration of one of T tasks.
 
     Attributes:
         tasks: T names.
@@ -91,10 +91,10 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 
 
 class TaskChoice(ABC):
-    """How often each task is drawn.
+    """Choice of how often each task is drawn.
 
     Attributes:
-        adapts: Whether it depends on losses.
+        adapts: True if it depends on losses.
         memory: Share of a task's recent loss that stays when a loss of that task is recorded.
     """
 
@@ -186,10 +186,10 @@ class AdaptiveTasks(TaskChoice):
 
 
 class StepChoice(ABC):
-    """How often each step of a task's demonstrations is drawn once the task is.
+    """Choice of how often each step of a task's demonstrations is drawn once the task is.
 
     Attributes:
-        adapts: Whether it depends on losses.
+        adapts: True if it depends on losses.
     """
 
     adapts: bool = False

@@ -1,4 +1,4 @@
-"""Arrays on their way to the device that computes; the host does not wait until they are there."""
+"""Asynchronous copies of arrays to the device that computes; the host does not wait until they are there."""
 
 from collections.abc import Mapping
 
@@ -37,7 +37,7 @@ def pack(arrays: Mapping[str, np.ndarray]) -> Tensor:
 
 
 def unpack(together: Tensor, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """What `pack` put together, as tensors of the arrays' kinds and shapes."""
+    """Split the tensor that `pack` put together into tensors of the arrays' kinds and shapes."""
     starts, _ = _starts(arrays)
     return {
         name: together[start : start + array.nbytes].view(_dtype(array)).view(array.shape)
@@ -46,7 +46,7 @@ def unpack(together: Tensor, arrays: Mapping[str, np.ndarray]) -> dict[str, Tens
 
 
 def _starts(arrays: Mapping[str, np.ndarray]) -> tuple[list[int], int]:
-    """Where each array begins, and where the last one ends [bytes]."""
+    """Offsets at which each array begins, and at which the last one ends [bytes]."""
     padded = [-(-array.nbytes // ALIGNMENT) * ALIGNMENT for array in arrays.values()]
     ends = np.cumsum(padded).tolist()
     return [end - size for end, size in zip(ends, padded, strict=True)], ends[-1] if ends else 0
