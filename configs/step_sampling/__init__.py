@@ -1,1 +1,1 @@
-"""How often each step of a task's demonstrations is drawn in training."""
+"""Weights by which the steps of a task's demonstrations are drawn in training."""

@@ -1,1 +1,1 @@
-"""How often each task is drawn in training."""
+"""Weights by which tasks are drawn in training."""
