@@ -97,7 +97,7 @@ def run(options: argparse.Namespace, started: float) -> int:
     begun = 0
     for name, stage in chosen.items():
         found = read_results(results)
-        if name in found and found[name].get("done", True) and not (options.stages and "failed" in found[name]):
+        if _is_there(found.get(name), named=options.stages is not None):
             print(f"{name}: there already{', as failed' * ('failed' in found[name])}")
             continue
         needs = 1.0 if options.dry_run else stage.needs
@@ -122,6 +122,13 @@ def run(options: argparse.Namespace, started: float) -> int:
     _collect(out, home, failures)
     Console(width=120).print(table(read_results(results), options.dry_run))
     return 2 if failures else 0
+
+
+def _is_there(figures: Mapping[str, Any] | None, named: bool) -> bool:
+    """Tell whether a stage is not to be run: one that failed is, if it is named."""
+    if figures is None or "left_out" in figures or not figures.get("done", True):
+        return False
+    return not (named and "failed" in figures)
 
 
 def _collect(out: Path, home: Path, failures: list[str]) -> None:

@@ -210,7 +210,8 @@ def train(
         seconds: of training.
         words: options besides.
     """
-    fewest = min(map(len, Pack.open(setting.data).seeds.values()))
+    seeds = Pack.open(setting.data).seeds
+    fewest = min(len(seeds[f"{problem}/{SPLIT}"]) for problem in problems_of(setting.data))
     if setting.dry:
         demos = min(demos, fewest)
     if fewest < demos:

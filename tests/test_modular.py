@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from multiravens.agents.acting.load import build
 from multiravens.agents.networks.isometric import Isometric
-from multiravens.agents.networks.modular.bank import Adapter, Bank, Program, Step, change, entropy, run
+from multiravens.agents.networks.modular.bank import Adapter, Bank, Program, Step, block_residual, entropy, run
 from multiravens.agents.networks.modular.grouped import lay_out
 from multiravens.agents.networks.modular.streams import STREAMS, ModularStreams
 from multiravens.agents.networks.patched import Patch, Patched, Tasks, by_problem
@@ -67,10 +67,10 @@ def test_mixing_weights_is_mixing_outputs_when_the_program_is_one_hot(bank: Bank
         hard.logits.copy_(torch.randn(DEPTH, BLOCKS))
     soft = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
     assert (soft[0] - soft[1]).abs().max() > 1e-2  # or the next line would show nothing
-    hard.harden()
+    hard.discretise()
     hard.order = None  # as a mixture, of which all but one share are 0
     outcomes = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
-    hard.settle()
+    hard.freeze_if_one_hot()
     outcomes.append(run(features, bank, hard))
     for outcome in outcomes[1:]:
         torch.testing.assert_close(outcome, outcomes[0], atol=1e-5, rtol=1e-5)
@@ -80,7 +80,7 @@ def test_a_hard_program_runs_only_the_blocks_it_names(bank: Bank, features: Tens
     hard = program()
     with torch.no_grad():
         hard.logits.copy_(torch.eye(BLOCKS)[torch.tensor([0, 2, 0, 0, 2])])
-    hard.harden()
+    hard.discretise()
     assert hard.order == [0, 2, 0, 0, 2]
     before = run(features, bank, hard)
     with torch.no_grad():
@@ -93,17 +93,19 @@ def test_hardening_keeps_the_block_of_the_largest_share() -> None:
     with torch.no_grad():
         soft.logits.copy_(torch.randn(DEPTH, BLOCKS, generator=torch.Generator().manual_seed(2)))
     best = soft.logits.argmax(1).tolist()
-    soft.harden()
+    soft.discretise()
     assert soft.order == best
-    assert soft.shares().tolist() == np.eye(BLOCKS)[best].tolist()
+    assert soft.mixing_weights().tolist() == np.eye(BLOCKS)[best].tolist()
 
 
 def test_programs_start_with_an_order_of_their_own_or_the_same_or_none() -> None:
-    orders = [Program(DEPTH, BLOCKS, WIDTH).shares().argmax(1).tolist() for _ in range(20)]
+    orders = [Program(DEPTH, BLOCKS, WIDTH).mixing_weights().argmax(1).tolist() for _ in range(20)]
     assert all(sorted(order[:BLOCKS]) == list(range(BLOCKS)) and order[BLOCKS:] == order[:2] for order in orders)
     assert len({tuple(order) for order in orders}) > 2
-    assert Program(DEPTH, BLOCKS, WIDTH, "same").shares().argmax(1).tolist() == [0, 1, 2, 0, 1]
-    torch.testing.assert_close(Program(DEPTH, BLOCKS, WIDTH, "uniform").shares(), torch.full((DEPTH, BLOCKS), 1 / 3))
+    assert Program(DEPTH, BLOCKS, WIDTH, "same").mixing_weights().argmax(1).tolist() == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(
+        Program(DEPTH, BLOCKS, WIDTH, "uniform").mixing_weights(), torch.full((DEPTH, BLOCKS), 1 / 3)
+    )
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,9 @@ def test_programs_start_with_an_order_of_their_own_or_the_same_or_none() -> None
 )
 def test_fields_of_a_program_do_nothing_by_default(bank: Bank, features: Tensor, field: dict[str, object]) -> None:
     scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = change(features, bank.part(1), Step(scale, bias))
+    plain = block_residual(features, bank.part(1), Step(scale, bias))
     assert plain.abs().max() > 1e-2
-    torch.testing.assert_close(change(features, bank.part(1), Step(scale, bias, **field)), plain)  # type: ignore[arg-type]
+    torch.testing.assert_close(block_residual(features, bank.part(1), Step(scale, bias, **field)), plain)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -135,9 +137,26 @@ def test_fields_of_a_program_do_something_when_filled_in(
     bank: Bank, features: Tensor, field: dict[str, object]
 ) -> None:
     scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = change(features, bank.part(1), Step(scale, bias))
-    filled = change(features, bank.part(1), Step(scale, bias, **field))  # type: ignore[arg-type]
+    plain = block_residual(features, bank.part(1), Step(scale, bias))
+    filled = block_residual(features, bank.part(1), Step(scale, bias, **field))  # type: ignore[arg-type]
     assert filled.shape == plain.shape and (filled - plain).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("width", [2, 6, 12])
+def test_a_narrow_block_is_the_whole_one_without_the_channels_that_it_lacks(
+    bank: Bank, features: Tensor, width: int
+) -> None:
+    part, own = bank.part(1), (torch.ones(WIDTH), torch.zeros(WIDTH))
+    silenced = part.weight.clone()
+    silenced[1, :, width:] = 0.0  # nothing that these channels hold comes out
+    whole = block_residual(features, part._replace(weight=silenced), Step(*own))
+    torch.testing.assert_close(block_residual(features, part, Step(*own, width=width)), whole)
+
+
+@pytest.mark.parametrize("width", [0, 3, 18])
+def test_a_width_that_parts_a_group_is_refused(bank: Bank, features: Tensor, width: int) -> None:
+    with pytest.raises(ValueError, match=f"width={width}: give a multiple of 2, up to 16"):
+        block_residual(features, bank.part(1), Step(torch.ones(WIDTH), torch.zeros(WIDTH), width=width))
 
 
 def test_every_problem_runs_through_its_own_programs() -> None:

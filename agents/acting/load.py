@@ -203,7 +203,7 @@ def _check_file_sizes(network: Transporter, folder: Path) -> None:
 
 def _check_finite(network: Transporter, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights that are no finite numbers; of hardened programs, steps rule out all blocks but one by -inf."""
-    orders = {id(parameter) for parameter in network.streams.orders()}
+    orders = {id(parameter) for parameter in network.streams.mixing_logits()}
     logits = {name for name, parameter in network.named_parameters() if id(parameter) in orders}
     for name, tensor in tensors.items():
         checked = tensor.amax(-1) if name in logits and tensor.numel() else tensor

@@ -245,7 +245,7 @@ def _reorder(network: Transporter, problem: str, order: object) -> None:
     if not isinstance(network.streams, ModularStreams):
         raise UserError("order is of programs, and this agent has none: train one with backbone=modular")
     for program in network.streams.programs_of(problem):
-        program.take(order)
+        program.set_order(order)
 
 
 @torch.no_grad()
@@ -284,7 +284,7 @@ def _hardened(
     if not isinstance(network.streams, ModularStreams):
         raise UserError(f"{source} has no programs: train it with backbone=modular")
     for program in network.streams.each_program():
-        program.harden()
+        program.discretise()
     with locked(folder, "run"):
         if (folder / CONFIG).exists():
             raise UserError(f"{folder} holds a run already: give another out=FOLDER")

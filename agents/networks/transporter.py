@@ -47,11 +47,11 @@ class Streams(nn.Module):
 
     Attributes:
         coarse: turns are matched over the whole table on cells only; otherwise at every pixel.
-        order_pace: share of the learning rate that is for `orders`.
+        order_lr_scale: share of the learning rate that is for `mixing_logits`.
     """
 
     coarse = True
-    order_pace = 1.0
+    order_lr_scale = 1.0
 
     def __init__(self, problems: Sequence[str] = ()) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Streams(nn.Module):
         """A module that takes the problems as its last input, as these streams want it."""
         return module
 
-    def orders(self) -> list[nn.Parameter]:
+    def mixing_logits(self) -> list[nn.Parameter]:
         """Parameters that say which part of the network runs when."""
         return []
 

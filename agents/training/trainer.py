@@ -186,7 +186,7 @@ class Trainer:
         own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
         inputs = self.send(drawn.samples[own], drawn.weights[own], None if motion is None else motion[own])
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._schedule() * group["pace"]
+            group["lr"] = self.learning_rate * self._schedule() * group["lr_scale"]
         self.network.streams.anneal(self.step / self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         outcome, penalty = self.score(inputs)
@@ -350,13 +350,13 @@ def _lines(path: Path, step: int) -> list[str]:
 
 def _groups(network: Transporter, weight_decay: float) -> list[dict[str, Any]]:
     # Convolutions decay; biases, normalisation and programs do not.
-    orders = {id(parameter) for parameter in network.streams.orders()}
+    orders = {id(parameter) for parameter in network.streams.mixing_logits()}
     decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
     rest = [parameter for parameter in network.parameters() if parameter.ndim < 4 and id(parameter) not in orders]
     groups = [
-        {"params": decayed, "weight_decay": weight_decay, "pace": 1.0},
-        {"params": rest, "weight_decay": 0.0, "pace": 1.0},
-        {"params": network.streams.orders(), "weight_decay": 0.0, "pace": network.streams.order_pace},
+        {"params": decayed, "weight_decay": weight_decay, "lr_scale": 1.0},
+        {"params": rest, "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": network.streams.mixing_logits(), "weight_decay": 0.0, "lr_scale": network.streams.order_lr_scale},
     ]
     return [group for group in groups if group["params"]]
 

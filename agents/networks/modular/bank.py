@@ -56,7 +56,7 @@ class Step(NamedTuple):
         scale: (C,) of the first normalisation's gain.
         bias: (C,) added to its shift.
         mask: (C,) of the block's change; None for 1.
-        width: channels inside the block that are used; None for all.
+        width: channels inside the block that are used, a multiple of C / 8; None for all.
         adapter: beside the block; None for none.
     """
 
@@ -67,13 +67,18 @@ class Step(NamedTuple):
     adapter: Adapter | None = None
 
 
-def change(x: Tensor, part: Part, own: Step) -> Tensor:
+def block_residual(x: Tensor, part: Part, own: Step) -> Tensor:
     """Compute the residual that a block adds to features (N, C, H, W)."""
-    inside = part.weight.shape[1] if own.width is None else own.width
+    channels = part.weight.shape[1]
+    inside = channels if own.width is None else own.width
+    # As many channels to a group as at full width, so that the statistics of those that stay are the same.
+    groups = GROUPS * inside // channels
+    if not 0 < inside <= channels or groups * channels != GROUPS * inside:
+        raise ValueError(f"width={inside}: give a multiple of {channels // GROUPS}, up to {channels}")
     gain, shift = part.gain[0] * own.scale, part.shift[0] + own.bias
     y = functional.relu(functional.group_norm(x, GROUPS, gain, shift))
     y = functional.conv2d(y, part.weight[0, :inside], part.offset[0, :inside], padding=1)
-    y = functional.relu(functional.group_norm(y, GROUPS, part.gain[1, :inside], part.shift[1, :inside]))
+    y = functional.relu(functional.group_norm(y, groups, part.gain[1, :inside], part.shift[1, :inside]))
     y = functional.conv2d(y, part.weight[1, :, :inside], part.offset[1], padding=1)
     if own.adapter is not None:
         down, up = (matrix[..., None, None] for matrix in own.adapter)
@@ -131,7 +136,7 @@ class Program(nn.Module):
         width: channels inside every block, or None.
         down: (L, r, C) of adapters, or None.
         up: (L, C, r) of adapters, or None.
-        order: the blocks in turn once the shares are one-hot and `settle` has seen it; only they run then.
+        order: the blocks in turn once the shares are one-hot and `freeze_if_one_hot` has seen it; only they run then.
     """
 
     def __init__(self, depth: int, blocks: int, width: int, start: str = "distinct", rank: int = 0) -> None:
@@ -149,9 +154,9 @@ class Program(nn.Module):
         self.width: int | None = None
         self.order: list[int] | None = None
 
-    def shares(self, temperature: float | Tensor = 1.0) -> Tensor:
+    def mixing_weights(self, temperature: float | Tensor = 1.0) -> Tensor:
         """(L, K), each step's add up to 1."""
-        return shares_of(self.logits, temperature)
+        return mixing_weights_of(self.logits, temperature)
 
     @property
     def is_plain(self) -> bool:
@@ -168,12 +173,12 @@ class Program(nn.Module):
         own = zip(self.scale.unbind(), self.bias.unbind(), masks, adapters, strict=True)
         return [Step(scale, bias, mask, self.width, adapter) for scale, bias, mask, adapter in own]
 
-    def harden(self) -> None:
+    def discretise(self) -> None:
         """Leave each step the block of its largest share alone."""
-        self.take(self.logits.argmax(1).tolist())
+        self.set_order(self.logits.argmax(1).tolist())
 
     @torch.no_grad()
-    def take(self, order: Sequence[int]) -> None:
+    def set_order(self, order: Sequence[int]) -> None:
         """Run one block at each step.
 
         Raises:
@@ -187,22 +192,22 @@ class Program(nn.Module):
                 raise UserError(f"order={list(order)} names block {block}: the bank has {blocks}, 0 to {blocks - 1}")
         chosen = torch.tensor(order, device=self.logits.device)[:, None]
         self.logits.fill_(-torch.inf).scatter_(1, chosen, 0.0)
-        self.settle()
+        self.freeze_if_one_hot()
 
-    def settle(self) -> None:
+    def freeze_if_one_hot(self) -> None:
         """Have one-hot shares run only the blocks that they name."""
-        shares = self.shares().detach()
+        shares = self.mixing_weights().detach()
         self.order = shares.argmax(1).tolist() if bool((shares.amax(1) == 1).all()) else None
 
 
-def shares_of(logits: Tensor, temperature: float | Tensor) -> Tensor:
+def mixing_weights_of(logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Shares of the blocks that logits (.., K) stand for; they add up to 1."""
     return (STEEPNESS * logits / temperature).softmax(-1)
 
 
 def entropy(logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Mean entropy of the shares that logits (.., K) stand for, as a share of the highest there is."""
-    shares = shares_of(logits, temperature)
+    shares = mixing_weights_of(logits, temperature)
     return -(shares * shares.clamp(min=1e-12).log()).sum(-1).mean() / math.log(max(shares.shape[-1], 2))
 
 
@@ -223,13 +228,13 @@ def run(x: Tensor, bank: Bank, program: Program, temperature: float | Tensor = 1
     steps = program.steps()
     if program.order is None and mix == "outputs":
         blocks = [bank.part(block) for block in range(len(bank.weight))]
-        for shares, own in zip(program.shares(temperature), steps, strict=True):
-            x = x + sum(share * change(x, part, own) for share, part in zip(shares, blocks, strict=True))
+        for shares, own in zip(program.mixing_weights(temperature), steps, strict=True):
+            x = x + sum(share * block_residual(x, part, own) for share, part in zip(shares, blocks, strict=True))
         return x
     if program.order is None:
-        parts = bank.mixed(program.shares(temperature))
+        parts = bank.mixed(program.mixing_weights(temperature))
     else:
         parts = [bank.part(block) for block in program.order]
     for part, own in zip(parts, steps, strict=True):
-        x = x + change(x, part, own)
+        x = x + block_residual(x, part, own)
     return x

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from multiravens.agents.networks.modular.bank import GROUPS, Bank, Program, shares_of
+from multiravens.agents.networks.modular.bank import GROUPS, Bank, Program, mixing_weights_of
 
 SLOTS = {"cuda": 2}
 """Samples that one group of a convolution takes, by kind of device; elsewhere one, so that none is padding.
@@ -99,7 +99,7 @@ def mixed_steps(
     streams, groups, depth, width = scale.shape
     tables = [torch.cat([tensor.flatten(1) for tensor in bank.tensors()], dim=1) for bank in banks]
     with torch.autocast(logits.device.type, enabled=False):  # few products, so 16 bits would save nothing
-        shares = shares_of(logits, temperature).transpose(1, 2).flatten(1, 2)
+        shares = mixing_weights_of(logits, temperature).transpose(1, 2).flatten(1, 2)
         made = torch.matmul(shares, torch.stack(tables)).unflatten(1, (depth, groups))
     sizes = [18 * width**2, 2 * width, 2 * width, 2 * width]
     weight, offset, gain, shift = (

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from multiravens.agents.networks.modular.bank import GROUPS, STARTS, STEEPNESS, Bank, Program, entropy, run, shares_of
+from multiravens.agents.networks.modular.bank import (
+    GROUPS,
+    STARTS,
+    STEEPNESS,
+    Bank,
+    Program,
+    entropy,
+    mixing_weights_of,
+    run,
+)
 from multiravens.agents.networks.modular.grouped import SLOTS, lay_out, mixed_steps, run_together
 from multiravens.agents.networks.patched import Patched, PerProblem, Tasks, by_problem
 from multiravens.agents.networks.transporter import CHANNELS, Backbone, StreamMaps, Streams
@@ -190,25 +199,25 @@ class ModularStreams(Streams, PerProblem):
         self.anneal(1.0)
         self.annealed = True
         # Logits that do not anneal learn at the pace of what they stand for: they would lock at once.
-        self.order_pace = self.last_temperature / STEEPNESS
+        self.order_lr_scale = self.last_temperature / STEEPNESS
         for program in self.each_program():
-            program.settle()
+            program.freeze_if_one_hot()
 
     @torch.no_grad()
     def summary(self) -> dict[str, Any]:
         """Shares of the blocks at each step: of each problem, of each stream, (L, K)."""
         # All in one tensor, so that the host waits for the device once.
-        shares = shares_of(torch.stack([logits for logits in self.orders()]), self.temperature).tolist()
+        shares = mixing_weights_of(torch.stack([logits for logits in self.mixing_logits()]), self.temperature).tolist()
         rounded = iter([[round(share, 3) for share in step] for step in program] for program in shares)
         return {problem: {stream: next(rounded) for stream in STREAMS} for problem in self.problems}
 
-    def orders(self) -> list[nn.Parameter]:
+    def mixing_logits(self) -> list[nn.Parameter]:
         """Logits of all programs."""
         return [program.logits for program in self.each_program()]
 
     def penalty(self, images: Tensor) -> Tensor:
         """Term that is added to the loss: programs that mix many blocks are costly."""
-        return self.entropy_weight * entropy(torch.stack([logits for logits in self.orders()]), self.temperature)
+        return self.entropy_weight * entropy(torch.stack([logits for logits in self.mixing_logits()]), self.temperature)
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""
