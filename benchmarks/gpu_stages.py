@@ -167,11 +167,9 @@ def targets(setting: Setting) -> dict[str, Any]:
         ORIGINAL: Variant((*CONFIGURATIONS[ORIGINAL], *where), explained=False),
     }
     rows = _measured(variants, setting)
-    action = {name: speed.act(words_of(*each, setting), demonstrations(setting), 5) for name, each in _ACTING.items()}
-    return {"rows": rows, "actions": action}
-
-
-_ACTING = {"plain": ("base",), "modular": ("modular",)}
+    networks, few = {"plain": "base", "modular": "modular"}, demonstrations(setting)
+    actions = {name: speed.act(words_of(backbone, setting), few, 5) for name, backbone in networks.items()}
+    return {"rows": rows, "actions": actions}
 
 
 def compare(setting: Setting, backbone: str, changes: Mapping[str, Any]) -> dict[str, Any]:
