@@ -172,7 +172,8 @@ def _prepare(name: str, variant: Variant, episodes: Mapping[str, Sequence[Episod
         made.first = perf_counter() - start
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        made.take(max(variant.steps // 3, 1))  # kernels are chosen and memory is taken in the first steps
+        if variant.steps > 1:
+            made.take(max(variant.steps // 3, 1))  # kernels are chosen and memory is taken in the first steps
         if torch.cuda.is_available():
             made.memory = torch.cuda.max_memory_allocated() - held
     except (MemoryError, RuntimeError) as error:

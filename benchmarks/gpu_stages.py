@@ -263,11 +263,12 @@ def fastest(setting: Setting, backbone: str) -> Way:
     speed_of = rows[SMALL if small else name]["samples_per_second"]
     gains = {mode: _gain(setting, f"{name}-{mode}") for mode in MODES}
     best = max(gains, key=lambda mode: gains[mode])
-    if gains[best] > 1:
+    if gains[best] > 1 and not setting.dry:  # there, gains are chance
         words = (*words, *compiled(setting, None if best == "inductor" else best))
     slots = {size: _gain(setting, f"{name}-slots-{size}") for size in SLOTS}
     most = max(slots, key=lambda size: slots[size])
-    return Way(words, speed_of * max(gains[best], 1.0), most if slots[most] > 1 else None)
+    gained = slots[most] > 1 and not setting.dry
+    return Way(words, speed_of * max(gains[best], 1.0), most if gained else None)
 
 
 def _gain(setting: Setting, stage: str) -> float:
