@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.training.dataset_metrics import shown
 from multiravens.agents.training.devices import tensor_floats
 from multiravens.agents.training.objectives import judge
-from multiravens.agents.training.session import train
+from multiravens.agents.training.self_training import OBJECTIVES, UnlabelledTrainer
+from multiravens.agents.training.session import learn, network_of, train
 from multiravens.agents.training.trainer import Inputs, Trainer
 from multiravens.data.training.augmentation import SE2, moved
 from multiravens.data.training.demonstrations import Demonstrations
@@ -125,28 +127,60 @@ def test_a_run_that_is_out_of_time_is_taken_up_to_the_same_bytes(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "sliced" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])
+class Asked(TorchDispatchMode):
+    """Counts how often a tensor is asked for its number, or made of the host's numbers."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names, self.counted = names or ("_local_scalar_dense", "lift_fresh"), 0
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counted += any(name in str(operator) for name in self.names)
+        return operator(*args, **(kwargs or {}))
+
+
+TRAINERS = {"labelled": Trainer} | {name: partial(UnlabelledTrainer, name) for name in OBJECTIVES}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "extra"), [("labelled", []), ("labelled", MODULAR), ("entropy", MODULAR), ("consistency", MODULAR)]
+)
 def test_a_step_sends_once_and_then_asks_the_host_for_nothing(
-    extra: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: str, extra: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    score = Trainer.score
+    kind = UnlabelledTrainer if trainer in OBJECTIVES else Trainer
+    score = kind.score
 
-    class Watched(TorchDispatchMode):
-        def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            # A tensor is asked for its number, or made of the host's.
-            assert not any(name in str(operator) for name in ("_local_scalar_dense", "lift_fresh"))
-            return operator(*args, **(kwargs or {}))
-
-    def alone(self: Trainer, inputs: Inputs) -> Any:
+    def alone(self: Any, inputs: Inputs) -> Any:
         sent.append(self.step)
-        with monkeypatch.context() as patch, Watched():
+        with monkeypatch.context() as patch, Asked() as asked:
             patch.delattr(torch, "from_numpy")
-            return score(self, inputs)
+            scored = score(self, inputs)
+        assert asked.counted == 0
+        return scored
 
-    monkeypatch.setattr(Trainer, "score", alone)
-    train(configured(data, tmp_path / "run", *extra, "steps=3", "task_sampling=adaptive"))
+    monkeypatch.setattr(kind, "score", alone)
+    config = configured(data, tmp_path / "run", *extra, "steps=3", "task_sampling=adaptive")
+    problems: Any = config["problems"]
+    learn(config, problems, *network_of(config), config, make_trainer=TRAINERS[trainer])
     assert sent == [0, 1, 2]
+
+
+def test_a_checkpoint_asks_the_device_once_however_many_tensors_it_has(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    save = Trainer._save
+
+    def watched(self: Trainer) -> None:
+        with Asked("_local_scalar_dense") as asked:
+            save(self)
+        counts.append(asked.counted)
+
+    monkeypatch.setattr(Trainer, "_save", watched)
+    train(configured(data, tmp_path / "run", *MODULAR, "steps=2", "checkpoint_every=2"))
+    assert counts == [1]
 
 
 def test_tensor_floats_are_as_they_were_afterwards() -> None:

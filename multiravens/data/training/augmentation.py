@@ -95,7 +95,7 @@ def first_inside(pick: Tensor, place: Tensor, motions: Tensor, shape: tuple[int,
     for points in (pick, place):
         for side, at in zip(shape, _at(points[:, None], motions, shape), strict=True):
             inside &= (at >= 0) & (at <= side - 1)
-    inside[:, -1] = True
+    inside[:, -1].fill_(True)
     return inside.to(torch.uint8).argmax(1)
 
 
