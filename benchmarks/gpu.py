@@ -213,8 +213,8 @@ def table(results: Mapping[str, Any], dry: bool) -> Table:
     rows = {**results.get("targets", {}).get("rows", {})}
     for name in ("plain", "modular"):
         for mode in ("inductor", "reduce-overhead"):
-            if found := results.get(f"{name}-{mode}"):
-                rows[f"{name}, {mode}"] = found["rows"]["variant"]
+            if found := results.get(f"{name}-{mode}", {}).get("rows"):
+                rows[f"{name}, {mode}"] = found["variant"]
     plain = rows.get("plain", {}).get("samples_per_second")
     for name, row in rows.items():
         speed = row["samples_per_second"]

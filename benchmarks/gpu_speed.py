@@ -158,7 +158,7 @@ def measure(
         if done and monotonic() > until:
             break
         for each in prepared.values():
-            each.speeds.append(each.set_order(each.variant.steps))
+            each.speeds.append(each.take(each.variant.steps))
     reference = next(iter(prepared.values())).speeds
     return {name: _figures(each, reference, machine) for name, each in prepared.items()}
 

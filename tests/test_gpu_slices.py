@@ -118,6 +118,13 @@ def test_bad_input_is_told_in_one_line(refused: Told, pack: Path, data: Path, tm
         assert "there is no CUDA device here: give --dry-run, which needs none" in refused(pack)
 
 
+def test_the_table_does_without_what_failed_or_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    names = dict(import_module("gpu_stages").stages())
+    for figures in ({"failed": "no memory"}, {"left_out": "a pack of four"}):
+        assert import_module("gpu").table(dict.fromkeys(names, figures), False).row_count == 0
+
+
 def test_results_from_elsewhere_write_nothing_outside(refused: Told, pack: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / "keep" / "results.json"
     path.parent.mkdir(parents=True)
