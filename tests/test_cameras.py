@@ -1,4 +1,4 @@
-"""What the cameras show is where it is."""
+"""Cameras: bodies appear in their pictures where they are in the world."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What counts as a belt drive, and how belts behave."""
+"""Chaining: the criterion of a belt drive, and the behaviour of belts."""
 
 from collections.abc import Iterator
 

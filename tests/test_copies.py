@@ -4,7 +4,7 @@ import copy
 import gc
 import io
 import json
-import pickle
+import pickle  # users pickle environments, for their own workers; the project itself does not
 from typing import Any
 
 import gymnasium

@@ -1,4 +1,4 @@
-"""What is written to disk: whole, small, the same for any number of workers and after any death."""
+"""Files on disk: whole, small, the same for any number of workers and after any death."""
 
 import errno
 import json

@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def actions(folder: Path, dtype: str = "float32") -> list[dict[str, np.ndarray]]:
-    """What a folder's agent does, its weights rounded."""
+    """Actions of a folder's agent, its weights rounded."""
     agent = load(folder)
     for tensor in agent.agent.network.state_dict().values():
         tensor.copy_(tensor.to(getattr(torch, dtype)))

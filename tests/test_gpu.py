@@ -1,4 +1,4 @@
-"""What only a GPU can show: nothing waits, pictures may stay in the host's memory, and it learns as on a CPU."""
+"""Laws that only a GPU can show: nothing waits, pictures may stay in the host's memory, and it learns as on a CPU."""
 
 from pathlib import Path
 

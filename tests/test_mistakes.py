@@ -1,4 +1,4 @@
-"""What users get wrong: one line that says so, status 2, and nothing lost."""
+"""Mistakes of users: one line that says so, status 2, and nothing lost."""
 
 import shutil
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What counts as passing a peg, and how cables behave."""
+"""Routing: the criterion of passing a peg, and the behaviour of cables."""
 
 from collections.abc import Iterator
 

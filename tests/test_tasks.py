@@ -1,4 +1,4 @@
-"""What counts as done in placing and stacking, and that their experts recover."""
+"""Placing and stacking: the criteria of success, and experts that recover."""
 
 from collections.abc import Iterator
 

@@ -207,7 +207,7 @@ class ModularStreams(Streams, PerProblem):
     def summary(self) -> dict[str, Any]:
         """Shares of the blocks at each step: of each problem, of each stream, (L, K)."""
         # All in one tensor, so that the host waits for the device once.
-        shares = mixing_weights_of(torch.stack([logits for logits in self.mixing_logits()]), self.temperature).tolist()
+        shares = mixing_weights_of(self._stacked_logits(), self.temperature).tolist()
         rounded = iter([[round(share, 3) for share in step] for step in program] for program in shares)
         return {problem: {stream: next(rounded) for stream in STREAMS} for problem in self.problems}
 
@@ -217,7 +217,11 @@ class ModularStreams(Streams, PerProblem):
 
     def penalty(self, images: Tensor) -> Tensor:
         """Term that is added to the loss: programs that mix many blocks are costly."""
-        return self.entropy_weight * entropy(torch.stack([logits for logits in self.mixing_logits()]), self.temperature)
+        return self.entropy_weight * entropy(self._stacked_logits(), self.temperature)
+
+    def _stacked_logits(self) -> Tensor:
+        """Logits (P, L, K) of all P programs."""
+        return torch.stack([program.logits for program in self.each_program()])
 
     def each_program(self) -> list[Program]:
         """Of all problems and streams."""
