@@ -7,7 +7,7 @@ from multiravens.envs.action import Action
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
 from multiravens.geometry import Array, Pose, planar_pose, yaw_quaternion
-from multiravens.sim.beads import LINK, RADIUS, add_beads, spaced
+from multiravens.sim.beads import LINK, RADIUS, add_beads, beside, spaced
 from multiravens.sim.shapes import disc
 from multiravens.sim.world import World
 
@@ -191,17 +191,8 @@ class Chaining(TaskModule):
 
     def _carry(self, beads: Array, bead: int, goal: Array) -> Action:
         still = yaw_quaternion(0.0)
-        pick = np.array([*self._beside(beads[bead, :2]), beads[bead, 2] + RADIUS])
+        pick = np.array([*beside(beads[bead, :2], self._places, REACHABLE), beads[bead, 2] + RADIUS])
         return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still), period=0.0)
-
-    def _beside(self, xy: Array) -> Array:
-        """Position of the tip on a bead: its middle, or off it where a post would be in the tip's way."""
-        away = xy - self._places
-        distances = np.linalg.norm(away, axis=1)
-        post = int(distances.argmin())
-        if not 0 < distances[post] < REACHABLE:
-            return xy
-        return np.asarray(self._places[post] + REACHABLE * away[post] / distances[post])
 
 
 def winding(polygon: Array, points: Array) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from multiravens.envs.action import Action
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
 from multiravens.geometry import Array, Pose, yaw_quaternion
-from multiravens.sim.beads import LINK, RADIUS, add_beads, spaced
+from multiravens.sim.beads import LINK, RADIUS, add_beads, beside, spaced
 from multiravens.sim.shapes import Box, Shape, disc
 from multiravens.sim.world import World
 
@@ -18,6 +18,7 @@ SOCKET_COLOR = (0.16, 0.66, 0.52)
 
 PEG_RADIUS, PEG_HEIGHT = 0.008, 0.035
 MAX_PEGS = 5
+REACHABLE = 0.018  # a bead this far from a peg's axis [m] can be picked beside it
 # The course runs along the region's x axis: clamp, pegs, socket [m].
 SPACING = 0.070
 BEFORE, BEHIND = 0.075, 0.090  # from clamp to first peg, from last peg to socket
@@ -155,7 +156,8 @@ class Routing(TaskModule):
 
     def _carry(self, beads: Array, bead: int, goal: Array) -> Action:
         still = yaw_quaternion(0.0)
-        pick = np.array([*self._region.xy(beads[bead, :2]), beads[bead, 2] + RADIUS])
+        xy = self._region.xy(beside(beads[bead, :2], self._pegs, REACHABLE))
+        pick = np.array([*xy, beads[bead, 2] + RADIUS])
         return Action(Pose(pick, still), Pose(np.array([*self._region.xy(goal), 2 * RADIUS]), still), period=0.0)
 
 

@@ -21,7 +21,7 @@ UNSETTLED = "unsettled: bodies still moved when the time allowed had passed"
 MAX_STRETCH = 1.2
 """Beads are let go when a link is longer than this share of its length, so that none gets to 1.3: under a hard pull
 they grow by up to 0.06 a tick. Unhindered, they stay below 1.16."""
-SLOW, BEAD = 0.001, 0.002
+SLOW, BEAD = 0.001, 0.003
 """Tip speeds [m a tick] near contact, and dragging beads (6 mm solved a third of chaining in trials)."""
 NEAR = 0.01
 """Descents are slow from this far above the surface below [m]."""
@@ -39,7 +39,6 @@ def pick_and_place(world: World, motion: Motion, action: Action) -> str:
     Returns:
         `OK`, or why the primitive ended before its plan did.
     """
-    world.wake(near=[action.pick.position[:2], action.place.position[:2]])
     reason = _Primitive(world, motion, action).run()
     settled = world.settle(cap=SETTLE_CAP)
     return reason if settled or reason != OK else UNSETTLED

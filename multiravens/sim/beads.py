@@ -3,8 +3,9 @@
 import numpy as np
 
 from multiravens.geometry import Array
-from multiravens.sim.shapes import RGB, ball
-from multiravens.sim.world import Chain, World
+from multiravens.sim.chains import Chain
+from multiravens.sim.shapes import RGB
+from multiravens.sim.world import World
 
 RADIUS = 0.006
 MASS = 0.02  # [kg]
@@ -28,7 +29,7 @@ def add_beads(world: World, name: str, color: RGB, curve: Array, closed: bool, *
         **dynamics: settings of Bullet's changeDynamics that differ from `DYNAMICS`.
     """
     positions = np.c_[curve, np.full(len(curve), RADIUS)]
-    return world.add_chain(name, ball(RADIUS, color), positions, MASS, closed, **{**DYNAMICS, **dynamics})
+    return world.add_chain(name, RADIUS, color, positions, MASS, closed, **{**DYNAMICS, **dynamics})
 
 
 def spaced(curve: Array, count: int, closed: bool) -> Array:
@@ -37,3 +38,19 @@ def spaced(curve: Array, count: int, closed: bool) -> Array:
     arc = np.concatenate([[0.0], np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum()])
     at = np.linspace(0.0, arc[-1], count + closed)[:count]
     return np.stack([np.interp(at, arc, line[:, axis]) for axis in range(2)], axis=-1)
+
+
+def beside(xy: Array, posts: Array, distance: float) -> Array:
+    """Position (2,) of the tip on a bead: its middle, or off it where a post would be in the tip's way.
+
+    Args:
+        xy: (2,) of the bead [m].
+        posts: (P, 2) axes of the posts [m].
+        distance: from an axis at which the tip touches no post [m].
+    """
+    away = xy - posts
+    distances = np.linalg.norm(away, axis=1)
+    post = int(distances.argmin())
+    if not 0 < distances[post] < distance:
+        return xy
+    return np.asarray(posts[post] + distance * away[post] / distances[post])

@@ -83,15 +83,14 @@ class Motion(ABC):
         touched = [
             (float(np.linalg.norm(point[:2] - tip[:2])), body)
             for body, point, _ in self.world.touching(self.body, self.link)
-            if body in self.world.bodies and self.world.bodies[body].kind != "static"
+            if body in self.world.bodies and self.world.bodies[body].kind != "static" and not self.world.clamped(body)
         ]
         if not touched or min(touched)[0] > SUCTION_RADIUS:
             return False
         if self.slip and self._luck.random() < self.slip:
             return False
         self.held = min(touched)[1]
-        if self.world.bodies[self.held].kind == "bead":
-            self.world.wake()
+        self.world.grip(self.held)
         self._joint = self._hold(self.held)
         return True
 
@@ -100,6 +99,7 @@ class Motion(ABC):
         if self._joint is not None:
             pybullet.removeConstraint(self._joint, physicsClientId=self.world.client)
         self.held = self._joint = None
+        self.world.release()
 
     def _hold(self, body: int) -> int:
         bead = self.world.bodies[body].kind == "bead"
@@ -147,6 +147,7 @@ class GripperMotion(Motion):
         self._anchor = pybullet.createConstraint(
             self.body, -1, -1, -1, pybullet.JOINT_FIXED, [0, 0, 0], [0, 0, 0], centre.tolist(), physicsClientId=client
         )
+        world.watch(self.body, self.link)
         self.command(np.array(HOME), 0.0)
 
     def command(self, position: Array, yaw: float) -> None:
@@ -187,12 +188,9 @@ class ArmMotion(Motion):
     def attach(self, world: World) -> None:
         """Enter a world that was just reset, the tip at HOME."""
         self.world, self.held, self._joint = world, None, None
-        # Motors hold the arm up through the solver: stopped early, as rigid bodies alone allow, it sags by centimetres.
-        pybullet.setPhysicsEngineParameter(
-            numSolverIterations=50, solverResidualThreshold=1e-7, physicsClientId=world.client
-        )
         self.arm = Arm(world.client, visible=False)
         self.body, self.link = self.arm.body, self.arm.tip_link
+        world.watch(self.body, self.link)
         self.arm.show(np.array(HOME), 0.0)
         self._target = np.array(HOME), 0.0
         self.command(*self._target)

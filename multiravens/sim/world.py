@@ -9,9 +9,11 @@ import pybullet
 from numpy.typing import ArrayLike
 
 from multiravens.geometry import Array, Pose, invert, multiply, transform
-from multiravens.sim import urdf
+from multiravens.sim import anchors, urdf
+from multiravens.sim.anchors import STILL, Anchors
+from multiravens.sim.chains import PERIOD, TAUT, Chain, strand
 from multiravens.sim.connection import connect
-from multiravens.sim.shapes import Shape
+from multiravens.sim.shapes import RGB, Shape, ball
 
 TICK = 1 / 240
 """Time from one command to the next [s]."""
@@ -19,12 +21,9 @@ SUBSTEPS, SOLVER_ITERATIONS = 2, 15
 """Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %,
 beads crept 0.7 mm in four seconds instead of 1, and it was faster."""
 GRAVITY = -9.8
-STILL = 0.005
-"""A body slower than this [m/s] counts as at rest (Ravens' threshold)."""
-BEAD_STILLNESS = 2
-"""Beads must be this many times slower before they sleep: at 5 mm/s a heap of them may still be toppling."""
 IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
-MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
+MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.0, "rollingFriction": 0.0, "restitution": 0.0}
+RIGID = {"spinningFriction": 0.004, "rollingFriction": 0.001}  # of bodies that can roll or spin
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,6 @@ class Body:
     kind: str
     centre: Array
     turned: Array | None = None
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Beads linked in a row.
-
-    Attributes:
-        beads: Bullet identifiers in order.
-        rest: (L,) length of each link at rest [m].
-        closed: whether the last bead is linked to the first.
-        mass: of one bead [kg].
-    """
-
-    beads: tuple[int, ...]
-    rest: float
-    closed: bool
-    mass: float
 
 
 class World:
@@ -83,8 +65,10 @@ class World:
             pybullet.resetDebugVisualizerCamera(0.9, 90, -50, [0.5, 0, 0], physicsClientId=self.client)
         self.bodies: dict[int, Body] = {}
         self.chains: list[Chain] = []
-        self._asleep: set[Chain] = set()
-        self._pinned: set[int] = set()
+        self.gripped: set[int] = set()
+        self._tip: tuple[int, int] | None = None
+        self._looked = 0
+        self._anchors = Anchors()
         self.ticks = 0
         self.on_tick: list[Callable[[World], None]] = []
         self.reset()
@@ -114,15 +98,13 @@ class World:
         pybullet.setGravity(0, 0, GRAVITY, physicsClientId=self.client)
         self.bodies.clear()
         self.chains.clear()
-        self._asleep.clear()
-        self._pinned.clear()
+        self.gripped, self._tip = set(), None
+        self._anchors.clear()
         self.on_tick.clear()
-        self.ticks = 0
-        table = pybullet.createCollisionShape(
-            pybullet.GEOM_BOX, halfExtents=[1.0, 1.0, 0.1], physicsClientId=self.client
-        )
+        self.ticks = self._looked = 0
+        table = pybullet.createCollisionShape(pybullet.GEOM_PLANE, physicsClientId=self.client)
         self.table = pybullet.createMultiBody(
-            0, table, self.unseen, basePosition=[0.5, 0, -0.1], physicsClientId=self.client
+            0, table, self.unseen, useMaximalCoordinates=1, physicsClientId=self.client
         )
         pybullet.changeDynamics(self.table, -1, **MATERIAL, physicsClientId=self.client)
 
@@ -145,6 +127,10 @@ class World:
         for _ in range(ticks):
             pybullet.stepSimulation(physicsClientId=self.client)
             self.ticks += 1
+            if self.chains and (self.ticks % PERIOD == 0 or self.stretch() > TAUT):
+                self._look_at_chains()
+            if self.ticks % anchors.PERIOD == 0:
+                self._anchors.look(self.client)
             for hook in self.on_tick:
                 hook(self)
 
@@ -188,19 +174,20 @@ class World:
         return self._register(Body(body, name, "rigid", local.position, turned), {})
 
     def add_chain(
-        self, name: str, shape: Shape, positions: Array, mass: float, closed: bool, **dynamics: float
+        self, name: str, radius: float, color: RGB, positions: Array, mass: float, closed: bool, **dynamics: float
     ) -> Chain:
         """Put a row of linked balls into the world, every link as long as it is at first.
 
         Args:
             name: the beads are called `NAME bead 0` and so on.
-            shape: of one bead, a ball about its own origin.
+            radius: of each ball [m].
+            color: red, green, blue in [0, 1].
             positions: (N, 3) of the beads [m], evenly spaced.
             mass: of one bead [kg].
             closed: link the last bead to the first.
             **dynamics: settings of Bullet's changeDynamics that differ from `MATERIAL`.
         """
-        beads = shape.create(self.client, mass, list(positions), [0, 0, 0, 1])
+        beads = ball(radius, color).create(self.client, mass, list(positions), [0, 0, 0, 1])
         for index, bead in enumerate(beads):
             self._register(Body(bead, f"{name} bead {index}", "bead", np.zeros(3)), dynamics)
         pairs = list(zip(beads, beads[1:] + beads[:1], strict=True))[: None if closed else -1]
@@ -217,46 +204,70 @@ class World:
                 (-half).tolist(),
                 physicsClientId=self.client,
             )
-        chain = Chain(tuple(beads), float(np.linalg.norm(positions[1] - positions[0])), closed, mass)
+        chain = Chain(tuple(beads), float(np.linalg.norm(positions[1] - positions[0])), closed, mass, radius, positions)
         self.chains.append(chain)
         return chain
 
     def pin(self, body: int) -> None:
-        """Hold a body where it is, as a clamp would."""
+        """Hold a bead where it is, as a clamp would."""
         # Bullet ties free bodies to one another only; without mass one stays put.
-        pybullet.changeDynamics(body, -1, mass=0, physicsClientId=self.client)
-        self._pinned.add(body)
+        for chain in self.chains:
+            which = np.isin(chain.beads, body)
+            chain.hold(self.client, which)
+            chain.pinned |= which
+
+    def watch(self, body: int, link: int) -> None:
+        """Have the beads that a body's link touches let go, as of a tip."""
+        self._tip = body, link
+
+    def grip(self, body: int) -> None:
+        """Note that the tip holds a body: it and what it touches are free at once.
+
+        Bullet crashes on a joint between the tip and a body without mass.
+        """
+        self._anchors.free(self.client, {body, *(other for other, _, _ in self.touching(body))})
+        self.gripped = {body}
+        for chain in self.chains:
+            chain.free(self.client, body)
+
+    def release(self) -> None:
+        """Note that the tip holds nothing: what it held, if anything, and what that touches are free."""
+        for body in self.gripped:
+            self._anchors.free(self.client, {body, *(other for other, _, _ in self.touching(body))})
+        self.gripped = set()
+
+    def clamped(self, body: int) -> bool:
+        """True for a bead that is pinned."""
+        return any(chain.pinned[np.isin(chain.beads, body)].any() for chain in self.chains)
 
     def sleep(self) -> None:
-        """Have chains at rest stay exactly where they are until `wake`, as static friction holds a real rope.
-
-        Bullet's friction lets beads creep, by up to a centimetre in four seconds, and its own sleeping does not
-        last while a gripper is in the world. Beads without mass do not move, and cost next to no time.
-        """
+        """Have all belts and cables stay where they are until something moves them; see `chains`."""
         for chain in self.chains:
-            if chain not in self._asleep:
-                self._asleep.add(chain)
-                self._weigh(chain, 0.0)
+            chain.hold(self.client, np.ones(len(chain.beads), bool))
 
-    def wake(self, near: ArrayLike | None = None, reach: float = 0.1) -> None:
-        """Let sleeping chains move again: all, or those with a bead within `reach` [m] of one of the xy (N, 2)."""
-        for chain in list(self._asleep):
-            if near is not None:
-                beads = self.positions(chain.beads)[:, :2]
-                if np.linalg.norm(beads[:, None] - np.asarray(near).reshape(-1, 2), axis=-1).min() > reach:
-                    continue
-            self._asleep.discard(chain)
-            self._weigh(chain, chain.mass)
+    def wake(self) -> None:
+        """Let all belts and cables move again; what does not soon comes to rest."""
+        for chain in self.chains:
+            chain.let_go(self.client, np.ones(len(chain.beads), bool))
 
-    def _weigh(self, chain: Chain, mass: float) -> None:
-        for bead in chain.beads:
-            if bead not in self._pinned:
-                pybullet.resetBaseVelocity(bead, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
-                pybullet.changeDynamics(bead, -1, mass=mass, physicsClientId=self.client)
+    def _look_at_chains(self) -> None:
+        movers = [self._tip] if self._tip is not None else []
+        movers += [(body, -1) for body, speed in self._anchors.speeds(self.client).items() if speed > STILL]
+        touched = {other for body, link in movers for other, _, _ in self.touching(body, link)}
+        for chain in self.chains:
+            chain.look(self.client, touched | self.gripped, (self.ticks - self._looked) * TICK)
+        self._looked = self.ticks
 
     def _register(self, body: Body, dynamics: dict[str, float]) -> int:
-        pybullet.changeDynamics(body.id, -1, **{**MATERIAL, **dynamics}, physicsClientId=self.client)
+        pybullet.changeDynamics(
+            body.id,
+            -1,
+            **{**MATERIAL, **(RIGID if body.kind == "rigid" else {}), **dynamics},
+            physicsClientId=self.client,
+        )
         self.bodies[body.id] = body
+        if body.kind == "rigid":
+            self._anchors.add(body.id)
         return body.id
 
     def pose(self, body: int) -> Pose:
@@ -283,16 +294,8 @@ class World:
 
     def speed(self) -> float:
         """The largest speed [m/s] among the bodies that can move."""
-        fastest = 0.0
-        for body in self.dynamic():
-            linear, angular = pybullet.getBaseVelocity(body, physicsClientId=self.client)
-            # Turning counts as the speed of a point 2 cm from the centre, the half width of a typical part; that of a
-            # bead shows nowhere.
-            bead = self.bodies[body].kind == "bead"
-            lever = 0.0 if bead else 0.02
-            speed = np.hypot(np.linalg.norm(linear), lever * np.linalg.norm(angular))
-            fastest = max(fastest, speed * (BEAD_STILLNESS if bead else 1.0))
-        return float(fastest)
+        speeds = self._anchors.speeds(self.client).values()
+        return max([*speeds, *(chain.speed for chain in self.chains)], default=0.0)
 
     def settle(self, cap: float = 2.0, still: float = STILL) -> bool:
         """Simulate until everything is at rest, or until `cap` simulated seconds have passed; chains at rest sleep.
@@ -369,21 +372,10 @@ class World:
         pybullet.resetBasePositionAndOrientation(body, list(position), list(quaternion), physicsClientId=self.client)
         pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=self.client)
 
-    def strand(self, body: int, reach: int = 3) -> set[int]:
-        """A body and, when it is a bead, those up to `reach` links away, which touch it where a chain hangs folded."""
-        for chain in self.chains:
-            if body in chain.beads:
-                index, count = chain.beads.index(body), len(chain.beads)
-                around = range(index - reach, index + reach + 1)
-                return {chain.beads[i % count] for i in around if chain.closed or 0 <= i < count}
-        return {body}
-
-    def links(self, chain: Chain) -> Array:
-        """(L,) present lengths [m] of a chain's links."""
-        positions = self.positions(chain.beads)
-        following = np.roll(positions, -1, axis=0) if chain.closed else positions[1:]
-        return np.linalg.norm(following - positions[: len(following)], axis=1)
+    def strand(self, body: int) -> set[int]:
+        """A body and, when it is a bead, those next to it, which touch it where a chain hangs folded."""
+        return strand(self.chains, body)
 
     def stretch(self) -> float:
-        """The longest link of any chain relative to its rest length; 0 without chains."""
-        return max((float(self.links(chain).max() / chain.rest) for chain in self.chains), default=0.0)
+        """The longest link of any chain relative to its length at rest, as last looked at; 0 without chains."""
+        return max((chain.stretch for chain in self.chains), default=0.0)
