@@ -53,9 +53,12 @@ TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
     *(("fusion", name) for name in ("split", "stack")),
+    *(("+program_part@backbone.streams.parts.mine", name) for name in ("adapter", "width")),
     *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
     *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
 ]
+
+METHODS = ["adapter", "full", "harden", "order", "order+patch", "patch", "scratch"]
 
 USER_MODULE = """
 LIMIT = 3
@@ -89,12 +92,14 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "table"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+        {"module", "program_part", "table", "train"}
+        | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1  # configs/problem/composed.yaml
-    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
+    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES) + len(METHODS)
+    assert options([CONFIGS], "train") == METHODS
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 71
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -121,6 +126,12 @@ def test_agents_that_are_only_measured_bind(name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)
 def test_every_choice_of_training_composes_and_its_targets_bind(group: str, name: str) -> None:
     assert check(plain(compose("train", [f"{group}={name}"]))) >= 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_transfer_composes_and_its_targets_bind(name: str) -> None:
+    config = plain(compose("transfer", [f"train={name}"]))
+    assert check(config["train"]) == 1 + (name == "adapter") and config["train"]["name"] == name
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)

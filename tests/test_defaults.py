@@ -161,7 +161,14 @@ def test_an_agent_older_than_an_option_can_be_taught(made: Path, run: Path) -> N
 def test_a_run_from_before_the_classes_moved_is_read_as_today(backbone: str, tmp_path: Path) -> None:
     config = synthetic.configured(f"backbone={backbone}", "task_sampling=adaptive")
     today = {key: value for key, value in config.items() if key not in ("trainer", "run")}
-    write_config(tmp_path, today)
+    older = copy.deepcopy(today)
+    if backbone == "modular":
+        modular = "multiravens.agents.networks.modular.parts.adapter.Adapter"
+        today["backbone"]["streams"]["added"] = {"one": {"adapter": {"_target_": modular, "rank": 3}}}
+        parts = older["backbone"]["streams"].pop("parts")
+        del parts["order"]["_target_"]
+        older["backbone"]["streams"] |= {**parts["order"], "adapters": {"one": 3}}
+    write_config(tmp_path, older)
     written = (tmp_path / CONFIG).read_text()
     before = written
     for rooms in ("agents.acting", "agents.networks"):

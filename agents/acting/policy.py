@@ -130,7 +130,7 @@ class TransporterAgent(Agent):
                 note(view, pointer, aimed, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
         scored = self.network.places(filled, maps, at)
-        place_odds, places = _choose(scored.anywhere())
+        place_odds, places = _choose(scored.pixel_logits())
         turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored, tasks)
         turn_odds = turn_logits.float().softmax(1).cpu().numpy()
         if not all(np.isfinite(odds).all() for odds in (pick_odds, place_odds, turn_odds)):

@@ -59,7 +59,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
     _check_told(trained, source / CONFIG)
-    tensors, about = read_tensors(source / WEIGHTS)
+    tensors, about = read_tensors(source / WEIGHTS, as_written=True)
     kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):

@@ -71,7 +71,7 @@ class Streams(nn.Module):
         """Summary of the network for a run's metrics, as plain values."""
         return {}
 
-    def patched(self, module: nn.Module) -> nn.Module:
+    def per_task(self, module: nn.Module) -> nn.Module:
         """A module that takes the problems as its last input, as these streams want it."""
         return module
 
@@ -169,22 +169,22 @@ class Turns(nn.Module):
     def __init__(self, channels: int, crop: int, rotations: int, width: int = 32, features: int = 8) -> None:
         super().__init__()
         self.crop, self.rotations = crop, rotations
-        self.held, self.there = (_layers(channels, width, features) for _ in range(2))
+        self.picked_encoder, self.target_encoder = (_layers(channels, width, features) for _ in range(2))
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Tensor:
         """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems are treated alike."""
-        held, there = (
-            network(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
-            for network, at in ((self.held, picks), (self.there, places))
+        picked, target = (
+            encoder(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
+            for encoder, at in ((self.picked_encoder, picks), (self.target_encoder, places))
         )
-        return match_turns(held, there, self.rotations)
+        return match_turns(picked, target, self.rotations)
 
 
-def match_turns(held: Tensor, there: Tensor, rotations: int) -> Tensor:
+def match_turns(picked: Tensor, target: Tensor, rotations: int) -> Tensor:
     """Logits (N, R) of turning features (N, D, K, K) onto others (N, D, K, K), both about index K // 2."""
-    size = held.shape[-1]
-    turned = rotated_crops(held, held.new_full((len(held), 2), size // 2), size, rotations)
-    return (turned * there[:, :, None]).sum((1, 3, 4)) * _scale(turned)
+    size = picked.shape[-1]
+    turned = rotated_crops(picked, picked.new_full((len(picked), 2), size // 2), size, rotations)
+    return (turned * target[:, :, None]).sum((1, 3, 4)) * _scale(turned)
 
 
 def _layers(channels: int, width: int, features: int) -> nn.Sequential:
@@ -218,7 +218,7 @@ class PlaceLogits(NamedTuple):
         repeated = self.cells.repeat_interleave(self.cell, dim=2).repeat_interleave(self.cell, dim=3)
         return repeated + self.pixels[:, None]
 
-    def anywhere(self) -> Tensor:
+    def pixel_logits(self) -> Tensor:
         """(N, H, W) logits of placing at each pixel at any turn."""
         any_turn = self.cells.logsumexp(1)
         return self.pixels + any_turn.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
@@ -267,7 +267,7 @@ class Transporter(nn.Module):
         self.streams, self.rotations = streams, rotations
         # Without cells the square is as large: the original's 64 x 64 pixels at full resolution.
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
-        self.near = streams.patched(Turns(channels, crop, rotations)) if streams.coarse else None
+        self.near = streams.per_task(Turns(channels, crop, rotations)) if streams.coarse else None
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> NetworkOutput:
         """Score every pick, every place of what is picked, and every turn there.

@@ -90,7 +90,7 @@ def score(
     Departs from 2010.14406: labels between pixels and turns are shared among the nearest ones, and of a symmetric
     part's turns, which are many-valued labels, the probabilities are summed.
     """
-    place_logits = places.anywhere().float()
+    place_logits = places.pixel_logits().float()
     turns = turn_logits.float().log_softmax(1)[:, None].masked_fill(~labels.turns, -math.inf).logsumexp(2)
     with torch.no_grad():
         samples = torch.arange(len(turns), device=turns.device)

@@ -68,7 +68,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
     maps = network.streams(batch.images, tasks)
     pick = best_pixels(maps.pick).float()
     places = network.places(batch.images, maps, pick)
-    place = best_pixels(places.anywhere()).float()
+    place = best_pixels(places.pixel_logits()).float()
     turns = network.turns(batch.images, pick, place, places, tasks)
     sure = maps.pick.flatten(1).softmax(1).amax(1) * turns.softmax(1).amax(1)
     turn = turns.argmax(1) * (2 * np.pi / network.rotations)
@@ -78,7 +78,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
 
 def entropies(scored: NetworkOutput) -> tuple[Tensor, Tensor]:
     """Of the picks, and of the places with their turns: (N,) each."""
-    return _entropy(scored.pick.flatten(1)), _entropy(scored.places.anywhere().flatten(1)) + _entropy(scored.turns)
+    return _entropy(scored.pick.flatten(1)), _entropy(scored.places.pixel_logits().flatten(1)) + _entropy(scored.turns)
 
 
 def _entropy(logits: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ given as --config-dir, by --allow, as an option, or by `multiravens.allow`. Name
 nothing is imported before it is known to be allowed.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,9 +20,10 @@ from multiravens.options.plain import plain
 from multiravens.options.types import flatten
 
 OURS = "multiravens."
-_GROUPS = {"module": "problem.modules.*", "domain": "camera.domain"}
+_PARTS = "backbone.streams.parts.*"
+_GROUPS = {"module": "problem.modules.*", "domain": "camera.domain", "program_part": _PARTS}
 """Places of groups that are not called like them."""
-_MODULES = ("problem", "modules")
+_PART_PREFIXES = ("backbone.streams.parts.", "backbone.streams.added.")
 _HYDRA_KEYS = ("_args_", "_recursive_", "_convert_", "_mode_")
 """Keys that hydra takes beside `_target_` and `_partial_`."""
 
@@ -33,7 +35,7 @@ class Named(NamedTuple):
     """A class that a configuration names.
 
     Attributes:
-        place: Where, such as `camera.domain`; the name of a problem's module is a star.
+        place: Where, such as `camera.domain`; the name of a problem's module or of a program's part is a star.
         path: Where, exactly.
         target: Its dotted path, or whatever else stands there.
         partial: True if it is to be called later, with more parameters.
@@ -85,12 +87,15 @@ def targets(node: object, path: str = "") -> Iterator[Named]:
     if not isinstance(node, Mapping):
         return
     if "_target_" in node or "_partial_" in node:
-        steps = path.split(".")
-        if tuple(steps[:2]) == _MODULES and len(steps) > 2:
-            steps[2] = "*"
-        yield Named(".".join(steps), path, node.get("_target_"), node.get("_partial_", False))
+        yield Named(_place(path), path, node.get("_target_"), node.get("_partial_", False))
     for key, item in node.items():
         yield from targets(item, f"{path}.{key}" if path else str(key))
+
+
+def _place(path: str) -> str:
+    if path.startswith(_PART_PREFIXES):
+        return _PARTS
+    return re.sub(r"^(problem\.modules)\.[^.]+", r"\1.*", path)
 
 
 def outside_targets(config: object) -> list[str]:

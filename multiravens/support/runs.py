@@ -77,6 +77,9 @@ _MOVED = {
     "multiravens.data.sampling": "multiravens.data.training.sampling",
 }
 """Modules whose classes runs from before name, and where these are today."""
+_STREAMS = "multiravens.agents.networks.modular.streams.ModularStreams"
+_PARTS = "multiravens.agents.networks.modular.parts"
+_OF_ORDER = ("start", "temperature", "entropy")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = parse_yaml(text, path)
     if not isinstance(config, dict) or config.get("version") != VERSION or not isinstance(config.get("agent"), dict):
         raise UserError(f"{path} is not the configuration of a run of version {VERSION}")
-    config = _renamed(dict(_OLDER | config))
+    config = _of_parts(_renamed(dict(_OLDER | config)))
     environments = config.get("environment", {})
     if wanted(environments, dict[str, dict[str, Any]]):
         raise UserError(f"{path} is damaged: its environment is {quote(environments)}, not one for each problem")
@@ -122,6 +125,23 @@ def _renamed(node: Any) -> Any:
 def _today(target: Any) -> Any:
     module, _, name = str(target).rpartition(".")
     return f"{_MOVED[module]}.{name}" if module in _MOVED else target
+
+
+def _of_parts(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose programs are composed of parts: older ones name what they hold."""
+    backbone: Any = config.get("backbone")
+    streams = backbone.get("streams") if isinstance(backbone, dict) else None
+    if not isinstance(streams, dict) or streams.get("_target_") != _STREAMS or "parts" in streams:
+        return config
+    order = {name: streams[name] for name in _OF_ORDER if name in streams}
+    kept = {name: value for name, value in streams.items() if name not in (*_OF_ORDER, "adapters")}
+    kept["parts"] = {"order": {"_target_": f"{_PARTS}.order.Order", **order}}
+    kept["parts"]["affine"] = {"_target_": f"{_PARTS}.affine.Affine"}
+    adapters = streams.get("adapters", {})
+    if isinstance(adapters, dict) and "adapters" in streams:
+        node = {"_target_": f"{_PARTS}.adapter.Adapter"}
+        kept["added"] = {name: {"adapter": {**node, "rank": rank}} for name, rank in adapters.items()}
+    return {**config, "backbone": {**backbone, "streams": kept}}
 
 
 def find_run(run: str | Path) -> Path:

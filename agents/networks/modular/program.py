@@ -1,0 +1,198 @@
+"""Programs: compositions of parts that say how a bank's blocks are used, and how such a program runs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from multiravens.agents.networks.modular.bank import GROUPS, Bank, Blocks
+
+Own = Mapping[str, Tensor]
+"""Parameters that T programs hold for one part, by name: (L, T, ...), or (T, ...) of one step."""
+
+
+class Size(NamedTuple):
+    """Size of a program.
+
+    Attributes:
+        steps: L.
+        blocks: K, of the bank.
+        width: C, channels of every block.
+    """
+
+    steps: int
+    blocks: int
+    width: int
+
+
+class ProgramPart(nn.Module, ABC):
+    """One thing that a program holds: parameters of its own, what they do to the blocks, and what they cost.
+
+    One object serves all programs, and is given their parameters. Those of a whole batch run together, so what a part
+    does it does for T programs at once; a program by itself is T = 1.
+    """
+
+    @abstractmethod
+    def make(self, size: Size) -> nn.Module:
+        """Make what one program holds, such as an `nn.ParameterDict`: parameters have a row for each step, (L, ...).
+
+        Raises:
+            ValueError: the part does not fit the size.
+        """
+
+    def adjust(self, blocks: Blocks, own: Own) -> Blocks:
+        """Change the parameters of the blocks that run, given (L, T, ...)."""
+        return blocks
+
+    def residual(self, x: Tensor, y: Tensor, own: Own) -> Tensor:
+        """Change what a block adds to the features.
+
+        Args:
+            x: (N, T, C, H, W) what the block sees.
+            y: (N, T, C, H, W) what it adds.
+            own: (T, ...) of the step.
+        """
+        return y
+
+    def penalty(self, own: Own) -> Tensor:
+        """Term of the loss for the parameters (L, T, ...) of all programs that hold the part."""
+        return torch.zeros(())
+
+    def anneal(self, share: float) -> None:
+        """Be told which share of the training is done."""
+
+    def ready(self, held: nn.Module) -> None:
+        """Make what a program holds, which was taken from a trained one, fit to be trained."""
+
+    def has(self, name: str) -> bool:
+        """Tell whether the class does more than the least by a method: what does nothing is not called."""
+        return getattr(type(self), name) is not getattr(ProgramPart, name)
+
+
+class Program(nn.ModuleDict):
+    """What one program holds, by the names of its parts.
+
+    Args:
+        parts: by name, in the order in which they act.
+        size: of the program.
+    """
+
+    def __init__(self, parts: Mapping[str, ProgramPart], size: Size) -> None:
+        super().__init__({name: part.make(size) for name, part in parts.items()})
+
+
+Acting = Sequence[tuple[ProgramPart, Own]]
+"""Parts and the parameters (L, T, ...) that programs hold for them."""
+
+
+def own_of(held: nn.Module) -> Own:
+    """Parameters that one program holds for a part, (L, 1, ...)."""
+    return {name: parameter[:, None] for name, parameter in held.named_parameters()}
+
+
+def own_of_all(held: Sequence[nn.Module]) -> Own:
+    """Parameters that T programs hold for a part, (L, T, ...)."""
+    names = [name for name, _ in held[0].named_parameters()]
+    return {name: torch.stack([each.get_parameter(name) for each in held]).transpose(0, 1) for name in names}
+
+
+def run_blocks(
+    x: Tensor,
+    blocks: Blocks,
+    acting: Acting,
+    programs: int = 1,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Features through the blocks of T programs, side by side.
+
+    Args:
+        x: (N, T * C, H, W) features.
+        blocks: of every step.
+        acting: parts that change what blocks are and do.
+        programs: T.
+        memory_format: of the convolutions' weights.
+    """
+    if torch.is_grad_enabled() and not x.requires_grad:
+        # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
+        x = x.detach().requires_grad_()
+    for residual in residuals(blocks, acting, programs, memory_format):
+        x = x + residual(x)
+    return x
+
+
+class Residual(NamedTuple):
+    """One step of T programs.
+
+    Attributes:
+        layers: (gain, shift, weight, offset) of both layers, as in `Layer` but of the one step.
+        acting: parts that change what the block adds, and the step's parameters (T, ...).
+        programs: T.
+        memory_format: of the convolutions' weights.
+    """
+
+    layers: Sequence[tuple[Tensor, ...]]
+    acting: Acting
+    programs: int
+    memory_format: torch.memory_format
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute what the block adds to features (N, T * C, H, W)."""
+        # As many channels to a group as at full width, so that the statistics of those that stay are the same.
+        of_group = x.shape[1] // (self.programs * GROUPS)
+        y = x
+        for gain, shift, weight, offset in self.layers:
+            y = functional.relu(functional.group_norm(y, len(gain) // of_group, gain, shift))
+            weight = weight.contiguous(memory_format=self.memory_format)
+            y = functional.conv2d(y, weight, offset, padding=1, groups=self.programs)
+        if self.acting:
+            parted, y = (each.unflatten(1, (self.programs, -1)) for each in (x, y))
+            for part, own in self.acting:
+                y = part.residual(parted, y, own)
+            y = y.flatten(1, 2)
+        return y
+
+
+def residuals(
+    blocks: Blocks,
+    acting: Acting,
+    programs: int = 1,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> list[Residual]:
+    """List the L steps of T programs; arguments as of `run_blocks`."""
+    for part, own in acting:
+        blocks = part.adjust(blocks, own)
+    layers = [list(zip(*(tensor.unbind() for tensor in layer), strict=True)) for layer in blocks]
+    changing = [
+        (part, {name: tensor.unbind() for name, tensor in own.items()}) for part, own in acting if part.has("residual")
+    ]
+    return [
+        Residual(
+            both,
+            [(part, {name: rows[step] for name, rows in own.items()}) for part, own in changing],
+            programs,
+            memory_format,
+        )
+        for step, both in enumerate(zip(*layers, strict=True))
+    ]
+
+
+def run_outputs(x: Tensor, bank: Bank, shares: Tensor, acting: Acting) -> Tensor:
+    """Features (N, C, H, W) through one program of which all blocks run at each step and what they make is mixed.
+
+    It is for reference, and costs K times as much.
+
+    Args:
+        x: features.
+        bank: of K blocks.
+        shares: (L, K).
+        acting: as in `run_blocks`.
+    """
+    each = [bank.in_order([block]) for block in range(shares.shape[1])]
+    for step, of_step in enumerate(shares):
+        here = [(part, {name: tensor[step : step + 1] for name, tensor in own.items()}) for part, own in acting]
+        made = (residuals(blocks, here)[0](x) for blocks in each)
+        x = x + sum(share * residual for share, residual in zip(of_step, made, strict=True))
+    return x
