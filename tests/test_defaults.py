@@ -160,7 +160,7 @@ def test_an_agent_older_than_an_option_can_be_taught(made: Path, run: Path) -> N
 @pytest.mark.parametrize("backbone", ["small", "modular"])
 def test_a_run_from_before_the_classes_moved_is_read_as_today(backbone: str, tmp_path: Path) -> None:
     config = synthetic.configured(f"backbone={backbone}", "task_sampling=adaptive")
-    today = {key: value for key, value in config.items() if key not in ("trainer", "run")}
+    today: dict[str, Any] = {key: value for key, value in config.items() if key not in ("trainer", "run")}
     older = copy.deepcopy(today)
     if backbone == "modular":
         modular = "multiravens.agents.networks.modular.parts.adapter.Adapter"
