@@ -28,6 +28,7 @@ from multiravens.options.trust import check_parts
 from multiravens.support.runs import METRICS, STATE, WEIGHTS, read_config
 from tests import synthetic
 from tests.snippets import write_snippets
+from tests.test_modular import Kernels
 from tests.tiny_training import MODULAR, TINY, configured
 
 MASKED = [*TINY, *MODULAR, "+program_part@backbone.streams.parts.mask=mask"]
@@ -232,3 +233,14 @@ def test_a_strangers_run_names_only_parts_where_parts_are() -> None:
                 continue
             with pytest.raises(UserError, match="only classes of"):
                 check_parts(given, "a run")
+
+
+def test_ten_problems_with_it_start_hardly_more_operators_than_two() -> None:
+    counts = []
+    for count in (2, 10):
+        network = streams([f"problem {index}" for index in range(count)], {"mask": mask()})
+        images, tasks = torch.randn(20, 8, 32, 16), Tasks.of(np.arange(20) % count)
+        with Kernels() as kernels:
+            torch.stack([each.sum() for each in network(images, tasks) if each is not None]).sum().backward()
+        counts.append(kernels.counted)
+    assert counts[1] < 1.2 * counts[0]

@@ -4,14 +4,13 @@ A batch that holds samples of ten problems would start thirty programs, three st
 thousand small operators, which a GPU computes faster than the host can start them.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from multiravens.agents.networks.modular.bank import Blocks
-from multiravens.agents.networks.modular.program import Acting, Own, Program, run_blocks
+from multiravens.agents.networks.modular.program import Acting, run_blocks
 
 SLOTS = {"cuda": 2}
 """Samples that one group of a convolution takes, by kind of device; elsewhere one, so that none is padding.
@@ -63,23 +62,16 @@ def lay_out(problem: Tensor, problems: int, size: int) -> Layout:
     return Layout(of_group, source, slot, size)
 
 
-def gather(programs: Sequence[Sequence[Program]], part: str, problem: Tensor) -> Own:
-    """Parameters (L, T, ...) that the programs of T streams and groups hold for a part.
+def pick_rows(rows: Tensor, problem: Tensor, streams: int) -> Tensor:
+    """Parameters (L, T, ...) of every stream and group, of those (L, streams * P, ...) of every stream and problem.
 
     Args:
-        programs: of each stream, of each problem.
-        part: its name.
+        rows: the latter.
         problem: (S,) of each group.
+        streams: how many.
     """
-    held = [program[part] for stream in programs for program in stream]
-    shape = (len(programs), len(programs[0]))
-    return {
-        name: torch.stack([each.get_parameter(name) for each in held])
-        .unflatten(0, shape)[:, problem]
-        .movedim(2, 0)
-        .flatten(1, 2)
-        for name, _ in held[0].named_parameters()
-    }
+    # Programs come first, as they lie in memory: their gradients then need no copy.
+    return rows.transpose(0, 1).unflatten(0, (streams, -1))[:, problem].movedim(2, 0).flatten(1, 2)
 
 
 def run_together(x: Tensor, blocks: Blocks, acting: Acting, layout: Layout, streams: int) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from multiravens.agents.networks.modular.bank import GROUPS, Bank, Blocks
+from multiravens.agents.networks.modular.bank import GROUPS, Bank, Blocks, Layer
 
 Own = Mapping[str, Tensor]
 """Parameters that T programs hold for one part, by name: (L, T, ...), or (T, ...) of one step."""
@@ -118,65 +118,9 @@ def run_blocks(
     if torch.is_grad_enabled() and not x.requires_grad:
         # With channels last, torch 2.13's group_norm crashes on the way back where its gain alone has a gradient.
         x = x.detach().requires_grad_()
-    for residual in residuals(blocks, acting, programs, memory_format):
-        x = x + residual(x)
+    for layers, changing in _steps(blocks, acting):
+        x = x + block_residual(x, layers, changing, programs, memory_format)
     return x
-
-
-class Residual(NamedTuple):
-    """One step of T programs.
-
-    Attributes:
-        layers: (gain, shift, weight, offset) of both layers, as in `Layer` but of the one step.
-        acting: parts that change what the block adds, and the step's parameters (T, ...).
-        programs: T.
-        memory_format: of the convolutions' weights.
-    """
-
-    layers: Sequence[tuple[Tensor, ...]]
-    acting: Acting
-    programs: int
-    memory_format: torch.memory_format
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute what the block adds to features (N, T * C, H, W)."""
-        # As many channels to a group as at full width, so that the statistics of those that stay are the same.
-        of_group = x.shape[1] // (self.programs * GROUPS)
-        y = x
-        for gain, shift, weight, offset in self.layers:
-            y = functional.relu(functional.group_norm(y, len(gain) // of_group, gain, shift))
-            weight = weight.contiguous(memory_format=self.memory_format)
-            y = functional.conv2d(y, weight, offset, padding=1, groups=self.programs)
-        if self.acting:
-            parted, y = (each.unflatten(1, (self.programs, -1)) for each in (x, y))
-            for part, own in self.acting:
-                y = part.residual(parted, y, own)
-            y = y.flatten(1, 2)
-        return y
-
-
-def residuals(
-    blocks: Blocks,
-    acting: Acting,
-    programs: int = 1,
-    memory_format: torch.memory_format = torch.contiguous_format,
-) -> list[Residual]:
-    """List the L steps of T programs; arguments as of `run_blocks`."""
-    for part, own in acting:
-        blocks = part.adjust(blocks, own)
-    layers = [list(zip(*(tensor.unbind() for tensor in layer), strict=True)) for layer in blocks]
-    changing = [
-        (part, {name: tensor.unbind() for name, tensor in own.items()}) for part, own in acting if part.has("residual")
-    ]
-    return [
-        Residual(
-            both,
-            [(part, {name: rows[step] for name, rows in own.items()}) for part, own in changing],
-            programs,
-            memory_format,
-        )
-        for step, both in enumerate(zip(*layers, strict=True))
-    ]
 
 
 def run_outputs(x: Tensor, bank: Bank, shares: Tensor, acting: Acting) -> Tensor:
@@ -193,6 +137,42 @@ def run_outputs(x: Tensor, bank: Bank, shares: Tensor, acting: Acting) -> Tensor
     each = [bank.in_order([block]) for block in range(shares.shape[1])]
     for step, of_step in enumerate(shares):
         here = [(part, {name: tensor[step : step + 1] for name, tensor in own.items()}) for part, own in acting]
-        made = (residuals(blocks, here)[0](x) for blocks in each)
+        made = (block_residual(x, *_steps(blocks, here)[0]) for blocks in each)
         x = x + sum(share * residual for share, residual in zip(of_step, made, strict=True))
     return x
+
+
+def _steps(blocks: Blocks, acting: Acting) -> list[tuple[Sequence[Layer], Acting]]:
+    """For each of L steps its two layers, and the parts that change what the block adds; all without the first axis."""
+    for part, own in acting:
+        blocks = part.adjust(blocks, own)
+    first, second = ([Layer(*each) for each in zip(*map(torch.unbind, layer), strict=True)] for layer in blocks)
+    changing = [
+        (part, {name: tensor.unbind() for name, tensor in own.items()}) for part, own in acting if part.has("residual")
+    ]
+    return [
+        (both, [(part, {name: rows[step] for name, rows in own.items()}) for part, own in changing])
+        for step, both in enumerate(zip(first, second, strict=True))
+    ]
+
+
+def block_residual(
+    x: Tensor,
+    layers: Sequence[Layer],
+    changing: Acting,
+    programs: int = 1,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Tensor:
+    """Compute what the blocks of one step add to features (N, T * C, H, W); arguments as of `run_blocks`."""
+    # As many channels to a group as at full width, so that the statistics of those that stay are the same.
+    of_group = x.shape[1] // (programs * GROUPS)
+    y = x
+    for gain, shift, weight, offset in layers:
+        y = functional.relu(functional.group_norm(y, len(gain) // of_group, gain, shift))
+        y = functional.conv2d(y, weight.contiguous(memory_format=memory_format), offset, padding=1, groups=programs)
+    if not changing:
+        return y
+    parted, y = (each.unflatten(1, (programs, -1)) for each in (x, y))
+    for part, own in changing:
+        y = part.residual(parted, y, own)
+    return y.flatten(1, 2)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from multiravens.agents.networks.modular.bank import GROUPS, Bank
-from multiravens.agents.networks.modular.grouped import SLOTS, gather, lay_out, run_together
+from multiravens.agents.networks.modular.grouped import SLOTS, lay_out, pick_rows, run_together
 from multiravens.agents.networks.modular.parts.affine import Affine
 from multiravens.agents.networks.modular.parts.order import STEEPNESS, BlockChoice, Order
 from multiravens.agents.networks.modular.program import (
+    Own,
     Program,
     ProgramPart,
     Size,
@@ -181,10 +182,11 @@ class ModularStreams(Streams, PerProblem):
         layout = lay_out(tasks.problem, len(self.problems), SLOTS.get(x.device.type, 1))
         body = self.body.module
         assert isinstance(body, Body)
-        programs = [[each[stream] for each in self.programs] for stream in STREAMS]  # type: ignore[index]
-        acting = [(part, gather(programs, name, layout.problem)) for name, part in self.parts.items()]
-        logits = acting[0][1]["logits"].unflatten(1, (len(STREAMS), -1))
-        blocks = self.order.blocks_together(list(body.banks), logits)  # type: ignore[arg-type]
+        acting: list[tuple[ProgramPart, Own]] = []
+        for name, part in self.parts.items():
+            own = own_of_all([each[stream][name] for stream in STREAMS for each in self.programs])  # type: ignore[index]
+            acting.append((part, {key: pick_rows(rows, layout.problem, len(STREAMS)) for key, rows in own.items()}))
+        blocks = self.order.blocks_together(list(body.banks), acting[0][1], len(STREAMS))  # type: ignore[arg-type]
         return run_together(x, blocks, acting, layout, len(STREAMS))
 
     def index(self, problem: str) -> int:

@@ -111,13 +111,15 @@ class Order(ProgramPart):
             return bank.in_order(choice.order)
         return bank.mixed(self.mixing_weights(choice.logits))
 
-    def blocks_together(self, banks: Sequence[Bank], logits: Tensor) -> Blocks:
-        """Take the blocks of T programs, as many of each stream.
+    def blocks_together(self, banks: Sequence[Bank], own: Own, streams: int) -> Blocks:
+        """Take the blocks of T programs.
 
         Args:
             banks: one for all streams, or one for each.
-            logits: (L, streams, S, K) of S programs of each stream, T in all.
+            own: `logits` (L, T, K), stream by stream.
+            streams: how many.
         """
+        logits = own["logits"].unflatten(1, (streams, -1))
         depth, _, count, _ = logits.shape
         width = banks[0].offset.shape[2]
         tables = [torch.cat([tensor.flatten(1) for tensor in bank.tensors()], dim=1) for bank in banks]
