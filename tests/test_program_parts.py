@@ -14,6 +14,7 @@ from multiravens import train, transfer
 from multiravens.agents.acting.load import build
 from multiravens.agents.networks.checkpoint import read_tensors
 from multiravens.agents.networks.isometric import Isometric
+from multiravens.agents.networks.modular.bank import Blocks
 from multiravens.agents.networks.modular.parts.adapter import Adapter
 from multiravens.agents.networks.modular.parts.affine import Affine
 from multiravens.agents.networks.modular.parts.order import Order, entropy
@@ -51,6 +52,19 @@ class Bottleneck(ProgramPart):
 
     def penalty(self, own: Own) -> Tensor:
         return own["up"].square().sum()
+
+
+class Sparse(ProgramPart):
+    """Each program uses weights of its own choice, which is not trained."""
+
+    def make(self, size: Size) -> nn.Module:
+        made = nn.Module()
+        made.register_buffer("kept", (torch.rand(size.steps, size.width, size.width) < 0.5).float())
+        return made
+
+    def adjust(self, blocks: Blocks, own: Own) -> Blocks:
+        weight = blocks.first.weight * own["kept"].flatten(1, 2)[..., None, None]
+        return blocks._replace(first=blocks.first._replace(weight=weight))
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +170,9 @@ def test_a_part_may_be_the_new_problems_alone(run: Path, outside: Path, data: Pa
     assert list(read_config(tmp_path / "new")["backbone"]["streams"]["added"]) == ["new"]
 
 
-@pytest.mark.parametrize("kind", ["mask", "bottleneck", "adapter", "width", "all"])
+@pytest.mark.parametrize("kind", ["mask", "bottleneck", "sparse", "adapter", "width", "all"])
 def test_a_grouped_run_equals_one_by_one(kind: str) -> None:
-    parts = {"mask": mask(), "bottleneck": Bottleneck(), "adapter": Adapter(2), "width": Width(8)}
+    parts = {"mask": mask(), "bottleneck": Bottleneck(), "sparse": Sparse(), "adapter": Adapter(2), "width": Width(8)}
     network = streams(["one", "two", "three"], parts if kind == "all" else {kind: parts[kind]})
     images = torch.randn(5, 8, 32, 16, generator=torch.Generator().manual_seed(3))
     tasks = Tasks.of([0, 2, 1, 0, 2])

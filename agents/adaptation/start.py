@@ -68,7 +68,8 @@ def take_over(network: Transporter, before: Transporter, problem: str, started: 
         problem: the new one.
         started: known problem that the new one starts from; None leaves it as drawn.
     """
-    own = {id(each) for name in network.streams.problems for part in network.own(name) for each in part.parameters()}
+    parts = [part for name in network.streams.problems for part in network.own(name)]
+    own = {id(each) for part in parts for each in (*part.parameters(), *part.buffers())}
     known = before.state_dict()
     for name, tensor in network.state_dict(keep_vars=True).items():
         if id(tensor) not in own:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from multiravens.agents.networks.modular.bank import GROUPS, Bank, Blocks, Layer
 
 Own = Mapping[str, Tensor]
-"""Parameters that T programs hold for one part, by name: (L, T, ...), or (T, ...) of one step."""
+"""Parameters and buffers that T programs hold for one part, by name: (L, T, ...), or (T, ...) of one step."""
 
 
 class Size(NamedTuple):
@@ -37,7 +37,7 @@ class ProgramPart(nn.Module, ABC):
 
     @abstractmethod
     def make(self, size: Size) -> nn.Module:
-        """Make what one program holds, such as an `nn.ParameterDict`: parameters have a row for each step, (L, ...).
+        """Make what one program holds, such as an `nn.ParameterDict`: its tensors have a row for each step, (L, ...).
 
         Raises:
             ValueError: the part does not fit the size.
@@ -89,14 +89,18 @@ Acting = Sequence[tuple[ProgramPart, Own]]
 
 
 def own_of(held: nn.Module) -> Own:
-    """Parameters that one program holds for a part, (L, 1, ...)."""
-    return {name: parameter[:, None] for name, parameter in held.named_parameters()}
+    """Parameters and buffers that one program holds for a part, (L, 1, ...)."""
+    return {name: tensor[:, None] for name, tensor in _tensors(held).items()}
 
 
 def own_of_all(held: Sequence[nn.Module]) -> Own:
-    """Parameters that T programs hold for a part, (L, T, ...)."""
-    names = [name for name, _ in held[0].named_parameters()]
-    return {name: torch.stack([each.get_parameter(name) for each in held]).transpose(0, 1) for name in names}
+    """Parameters and buffers that T programs hold for a part, (L, T, ...)."""
+    each = [_tensors(module) for module in held]
+    return {name: torch.stack([tensors[name] for tensors in each]).transpose(0, 1) for name in each[0]}
+
+
+def _tensors(held: nn.Module) -> dict[str, Tensor]:
+    return {**dict(held.named_parameters()), **dict(held.named_buffers())}
 
 
 def run_blocks(
