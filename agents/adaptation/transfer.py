@@ -1,7 +1,6 @@
 """Transfer of a trained agent to a new problem: a few demonstrations train its programs, an adapter, or everything."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.load import build, read_agent
 from multiravens.agents.networks.checkpoint import fill, write_tensors
 from multiravens.agents.networks.modular.bank import STARTS, STEEPNESS
@@ -17,15 +17,15 @@ from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.networks.transporter import Transporter
 from multiravens.agents.training.checks import check
 from multiravens.agents.training.dataset_metrics import Measure, in_batches, judging
-from multiravens.agents.training.self_training import OBJECTIVES, UnlabelledTrainer, choose, entropies
+from multiravens.agents.training.self_training import OBJECTIVES, choose, entropies
 from multiravens.agents.training.session import learn, report_out_of_memory
-from multiravens.agents.training.trainer import Trainer, Update
+from multiravens.agents.training.trainer import Update
 from multiravens.data.training.demonstrations import Batch, Demonstrations, load
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import defaults_of
 from multiravens.registration import parse_problems
 from multiravens.support.files import locked, user_path
-from multiravens.support.runs import CONFIG, WEIGHTS, find_run, write_config
+from multiravens.support.runs import CONFIG, WEIGHTS, check_trained_by, find_run, write_config
 
 LEARNING_RATES = {
     "order": 0.05,
@@ -81,13 +81,14 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
     source = find_run(str(config["run"]))
     trained, tensors = read_agent(source)
+    check_trained_by(trained, source)
     trained["problems"] = trained["problems"] or ["placing"]  # as it was built
     if kind == HARDEN:
         return _hardened(config, source, trained, tensors)
     unlabelled = _unlabelled(config)
     problem = _new_problem(config, trained)
     known = [] if kind in ALONE else [name for name in trained["problems"] if name != problem]
-    before, _ = build(trained)
+    before, _ = _build(trained)
     merged = _merged(config, trained, problem, known, isinstance(before.streams, ModularStreams))
     check(merged)
     if config["threads"]:
@@ -97,7 +98,7 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         started = None if kind == "scratch" else _started(config, trained, before, problem)
         _carry_adapter(merged, trained, started)
         torch.manual_seed(config["seed"])
-        network, conditioning = build(merged)
+        network, conditioning = _build(merged)
         if kind != "scratch":
             _take_over(network, before, problem, started)
         if config["order"] is not None:
@@ -106,8 +107,15 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         environments = trained.get("environment", {})
         known_environments = {name: environments[name] for name in known if name in environments}
         described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
-        make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
-        return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
+        objective = OBJECTIVES[config["objective"]]() if unlabelled else None
+        return learn(merged, [problem], network, conditioning, described, update, objective) | counted
+
+
+def _build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+    network, conditioning = build(config)
+    if not isinstance(network, Transporter):
+        raise UserError(f"{config['agent']['name']} is no Transporter, which alone is taught more: train it anew")
+    return network, conditioning
 
 
 def _new_problem(config: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
@@ -203,9 +211,9 @@ def _started(config: Mapping[str, Any], trained: Mapping[str, Any], before: Tran
     data = Demonstrations(episodes, trained["resolution"])
     rng = np.random.default_rng(config["seed"])
     samples = rng.permutation(len(data.steps.task))[:_PROBED]
-    _, conditioning = build(trained)
+    _, conditioning = _build(trained)
     before.streams.settle()
-    measure = _unsureness(before) if config["labels"] == "none" else judging(before, trained["resolution"])
+    measure = _unsureness(before) if config["labels"] == "none" else judging(before)
     # The first two rows of either are of picks and of places.
     away = [in_batches(measure, before, conditioning, data, samples, name)[:2].sum(0).mean() for name in known]
     return known[int(torch.stack(away).argmin())]
@@ -279,7 +287,7 @@ def _hardened(
 ) -> dict[str, float]:
     """Every known program one-hot, in a run of its own."""
     folder = user_path(config["run_out"] or f"{str(config['run']).rstrip('/')}-hard")
-    network, _ = build(trained)
+    network, _ = _build(trained)
     fill(network, tensors, source / WEIGHTS)
     if not isinstance(network.streams, ModularStreams):
         raise UserError(f"{source} has no programs: train it with backbone=modular")

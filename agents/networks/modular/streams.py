@@ -21,8 +21,9 @@ from multiravens.agents.networks.modular.bank import (
     run,
 )
 from multiravens.agents.networks.modular.grouped import SLOTS, lay_out, mixed_steps, run_together
+from multiravens.agents.networks.network import CHANNELS
 from multiravens.agents.networks.patched import Patched, PerProblem, Tasks, by_problem
-from multiravens.agents.networks.transporter import CHANNELS, Backbone, StreamMaps, Streams
+from multiravens.agents.networks.transporter import Backbone, StreamMaps, Streams
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
@@ -104,7 +105,7 @@ class ModularStreams(Streams, PerProblem):
         entropy: float = 0.01,
         adapters: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(problems)
+        super().__init__(problems, features)
         if not 1 <= blocks <= depth:
             raise ValueError(f"blocks={blocks} and depth={depth}: give 1 block or more, and at least as many steps")
         for name, value, known in (("mix", mix, MIXES), ("start", start, STARTS)):
