@@ -51,8 +51,10 @@ MEASURED_AGENTS = ["oracle", "random"]
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
+    *(("augmentation", name) for name in ("none", "se2")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
     *(("fusion", name) for name in ("split", "stack")),
+    ("loss", "none"),
     *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
     *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
 ]
@@ -94,7 +96,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 65
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

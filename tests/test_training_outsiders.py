@@ -132,6 +132,25 @@ def test_a_run_with_a_loss_of_ones_own_is_taught_more_where_its_user_allows_it(
     assert "loss_holding" in lines("two")[0]
 
 
+def test_an_objective_is_named_by_the_agents_yaml(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (outside / "picks.py").write_text(
+        "from multiravens.agents.training.objectives import Imitation\n\n\n"
+        "class Picks(Imitation):\n"
+        "    def __call__(self, model, batch, tasks):\n"
+        "        terms = super().__call__(model, batch, tasks)\n"
+        "        return terms._replace(losses={'pick': terms.losses['pick']})\n"
+    )
+    path = outside / "my_configs" / "agent" / "picking.yaml"
+    path.write_text("defaults:\n  - sctn\n  - _self_\nname: picking\nobjective:\n  _target_: picks.Picks\n")
+    assert train.main([*TINY, *MODULAR, *MINE, "agent=picking", "problems=[synthetic]", "steps=1", "run=picks"]) == 0
+    assert "loss_pick" in lines("picks")[0] and "loss_place" not in lines("picks")[0]
+    assert report.main(["runs=[picks]", "out=report"]) == 0  # and neither it nor acting needs the class
+    assert acts("picks")["pick_position"].shape == (3,)
+    words = ["run=picks", "problem=other", "train=patch", "demos=2", "steps=1", "batch=2", "threads=1", "out=two"]
+    assert transfer.main(words) == 2 and "names 'picks.Picks' for agent.objective" in capsys.readouterr().err
+    assert transfer.main([*words, *MINE]) == 0
+
+
 def test_an_augmentation_changes_colours_alike_in_observation_and_goals(
     outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

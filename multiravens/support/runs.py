@@ -23,7 +23,7 @@ PACKAGED = ("assets", "checkpoints")
 _BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
 """Parts of a run's configuration that name classes; `restored` checks those of its environments."""
 _TRAINED_BY = ("loss", "augmentation")
-"""Parts that name classes which no agent has: they are checked where a run's training goes on in another."""
+"""Parts that name classes which no agent has, as its objective: they are checked where another run is trained so."""
 NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 """Of a problem: it names files and folders."""
 _MOST_PROBLEMS = 1024
@@ -120,17 +120,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     if len(names) > 2 * _MOST_PROBLEMS:
         raise UserError(f"{path} names {len(names)} problems, more than {_MOST_PROBLEMS} are not taken")
     config = _completed(config)
-    check_parts({name: config[name] for name in _BUILT if name in config}, path)
+    parts = {name: config[name] for name in _BUILT if name in config}
+    parts["agent"] = {name: part for name, part in config["agent"].items() if name != "objective"}
+    check_parts(parts, path)
     return config
 
 
 def check_trained_by(config: Mapping[str, Any], folder: Path) -> None:
-    """Refuse the losses and augmentations of a run, which may come from anywhere, unless their classes are allowed.
+    """Refuse what a run, which may come from anywhere, was trained by, unless its classes are allowed.
 
     Raises:
-        UserError: one is not.
+        UserError: the class of its objective, or of a loss or an augmentation, is not.
     """
-    check_parts({name: config[name] for name in _TRAINED_BY if name in config}, folder / CONFIG)
+    parts = {name: config[name] for name in _TRAINED_BY if name in config}
+    check_parts({**parts, "agent": {"objective": config["agent"].get("objective")}}, folder / CONFIG)
 
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
