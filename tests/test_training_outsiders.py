@@ -59,7 +59,11 @@ def acts(run: str, problem: str = "") -> dict[str, np.ndarray]:
     return multiravens.load(run, problem).act(episode.color[0], episode.height[0], goals)
 
 
-@pytest.mark.parametrize("extra", [[], MODULAR, ["compile=eager"]], ids=["plain", "modular", "compiled"])
+@pytest.mark.parametrize(
+    "extra",
+    [[], MODULAR, ["compile=eager"], ["precision=bf16-mixed"]],
+    ids=["plain", "modular", "compiled", "in 16 bits"],
+)
 def test_a_loss_with_a_head_is_trained_told_saved_and_taken_up(
     extra: list[str], outside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,6 +153,20 @@ def test_an_objective_is_named_by_the_agents_yaml(outside: Path, capsys: pytest.
     words = ["run=picks", "problem=other", "train=patch", "demos=2", "steps=1", "batch=2", "threads=1", "out=two"]
     assert transfer.main(words) == 2 and "names 'picks.Picks' for agent.objective" in capsys.readouterr().err
     assert transfer.main([*words, *MINE]) == 0
+
+
+def test_a_policy_is_named_by_the_agents_yaml(outside: Path) -> None:
+    (outside / "halving.py").write_text(
+        "from multiravens.agents.acting.policy import TransporterAgent\n\n\n"
+        "class Halving(TransporterAgent):\n"
+        "    def best(self, scores):\n"
+        "        return super().best(scores._replace(turn=scores.turn / 2))\n"
+    )
+    path = outside / "my_configs" / "agent" / "halving.yaml"
+    path.write_text("defaults:\n  - sctn\n  - _self_\npolicy:\n  _target_: halving.Halving\n")
+    assert train.main([*TINY, *MINE, "agent=halving", "steps=1", "run=run"]) == 0
+    robot = multiravens.load("run")  # of a folder that the command's user named
+    assert type(robot.agent).__name__ == "Halving" and acts("run")["pick_position"].shape == (3,)
 
 
 def test_an_augmentation_changes_colours_alike_in_observation_and_goals(

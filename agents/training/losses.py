@@ -73,7 +73,7 @@ class Losses(nn.Module):
 
 
 def joined(own: Terms, more: Terms, samples: int) -> Terms:
-    """An agent's own terms and those of further losses.
+    """An agent's own terms and those of further losses, and no output of the network, which takes memory.
 
     Raises:
         UserError: two losses or figures are called alike, or one is not a number for each sample.
@@ -81,7 +81,8 @@ def joined(own: Terms, more: Terms, samples: int) -> Terms:
     for kind, one, other in (("loss", own.losses, more.losses), ("figure", own.figures, more.figures)):
         if twice := set(one) & set(other):
             raise UserError(f"the agent has a {kind} {min(twice)} already: call the one in loss by another name")
-    terms = own._replace(losses={**own.losses, **more.losses}, figures={**own.figures, **more.figures})
+    losses, figures = {**own.losses, **more.losses}, {**own.figures, **more.figures}
+    terms = Terms(losses, figures, own.penalty)
     for name, value in {**terms.losses, **terms.figures}.items():
         if value.shape != (samples,):
             raise UserError(f"{name} has shape {list(value.shape)}: give one number for each sample, [{samples}]")

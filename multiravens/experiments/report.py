@@ -35,6 +35,8 @@ _UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling
 _METRICS_BYTES = 2**28
 _NO_FIGURES = ("drawn", "programs", "started")
 """Of a line of metrics, what is no number."""
+_MOST_FIGURES = 64
+"""Values in a line of metrics; each has a panel."""
 _OF_A_LINE = ("step", "learning_rate")
 """Of a line of metrics, what is told of the step and not of its batch."""
 
@@ -132,7 +134,13 @@ def _is_whole(line: Mapping[str, Any]) -> bool:
     """Tell whether a line of metrics has all that plots take from it."""
     numbers = all(isinstance(value, int | float) for name, value in line.items() if name not in _NO_FIGURES)
     drawn = line.get("drawn")
-    return numbers and "step" in line and isinstance(drawn, dict) and isinstance(drawn.get("tasks"), dict)
+    return (
+        numbers
+        and "step" in line
+        and len(line) <= _MOST_FIGURES
+        and isinstance(drawn, dict)
+        and isinstance(drawn.get("tasks"), dict)
+    )
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
