@@ -212,7 +212,7 @@ class Bench:
         episodes, _ = load(self.data, [problem], HELD_OUT, agent.resolution, "validation")
         data = Demonstrations(episodes, agent.resolution)
         samples = np.arange(len(data.steps.task))
-        measure = judging(agent.network, agent.resolution)
+        measure = judging(agent.network)
         found = Outcome(*in_batches(measure, agent.network, agent.conditioning, data, samples, program))
         right = (found.picked * found.placed * found.turned).int()
         return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]

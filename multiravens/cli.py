@@ -241,7 +241,7 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     lines += ["", "options and their values with the choices given (OPTION=VALUE):"]
     remarks = _remarks(roots, config_name)
     for path, value in flatten(OmegaConf.to_container(config)):
-        if not path.endswith("_target_"):
+        if not path.endswith(("_target_", "_partial_")):
             lines += _columns(f"{path:36}  {spell(value)}", 58, _remark(path, remarks))
     return "\n".join(lines)
 
@@ -285,6 +285,8 @@ def _remark(path: str, remarks: Mapping[str, str]) -> str:
     """Returns the comment of an option, or of the dictionary it is in."""
     # A module's options are commented in its own file, under whatever key (placing_2) it is composed.
     key = re.sub(r"^problem\.modules\.([^.]+?)(_\d+)?(?=\.)", r"module.\1", path)
+    # And a loss's or an augmentation's, whatever its name.
+    key = re.sub(r"^(augmentation|loss)\.\w+(?=\.)", r"\1", key)
     while key and key not in remarks:
         key = key.rpartition(".")[0]
     return remarks.get(key, "")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from multiravens.agents.acting.agent import View
 from multiravens.agents.acting.load import Deployed, load_agent
-from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.agents.acting.policy import NetworkAgent
 from multiravens.drawing.rollout import rollout
 from multiravens.envs import from_config
 from multiravens.evaluation.evaluate import main as evaluate
@@ -76,7 +76,7 @@ def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
     assert np.array_equal(odds[0], odds[1])
 
 
-def tried(agent: TransporterAgent, view: View, pointers: Sequence[int], memory: dict[int, Any]) -> list[np.ndarray]:
+def tried(agent: NetworkAgent, view: View, pointers: Sequence[int], memory: dict[int, Any]) -> list[np.ndarray]:
     """Picks in a picture that nothing changes."""
     views = [replace(view, step=step, pointer=pointer, memory=memory) for step, pointer in enumerate(pointers)]
     return [agent.act([each])[0]["pick_position"] for each in views]

@@ -51,9 +51,11 @@ MEASURED_AGENTS = ["oracle", "random"]
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
+    *(("augmentation", name) for name in ("none", "se2")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
     *(("fusion", name) for name in ("split", "stack")),
     *(("+program_part@backbone.streams.parts.mine", name) for name in ("adapter", "width")),
+    ("loss", "none"),
     *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
     *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
 ]
@@ -99,7 +101,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES) + len(METHODS)
     assert options([CONFIGS], "train") == METHODS
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 71
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 74
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from multiravens import demos, train
 from multiravens.agents.acting.load import load_agent
-from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.agents.acting.policy import NetworkAgent
 from multiravens.drawing import render
 from multiravens.evaluation import evaluate
 from multiravens.experiments import report
@@ -45,7 +45,7 @@ def test_the_report_is_one_page_with_its_pictures_inside(
 ) -> None:
     acted: list[tuple[float | None, int | None]] = []
 
-    def loaded(inhibition: float | None = None, patience: int | None = None, **others: Any) -> TransporterAgent:
+    def loaded(inhibition: float | None = None, patience: int | None = None, **others: Any) -> NetworkAgent:
         acted.append((inhibition, patience))
         return load_agent(inhibition=inhibition, patience=patience, **others)
 

@@ -22,7 +22,7 @@ from multiravens.agents.networks.modular.parts.width import Width
 from multiravens.agents.networks.modular.program import Own, ProgramPart, Size
 from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.networks.patched import Tasks, by_problem
-from multiravens.agents.networks.transporter import StreamMaps
+from multiravens.agents.networks.transporter import StreamMaps, Transporter
 from multiravens.errors import UserError
 from multiravens.options import compose as configuration
 from multiravens.options.trust import check_parts
@@ -124,6 +124,7 @@ def test_it_is_trained_and_its_penalty_is_in_the_loss(data: Path, run: Path, out
     first = weights(run)[FACTOR.format(0)]
     assert first.shape == (2, 16) and (first - 1).abs().max() > 1e-5
     network, _ = build(configured(data, tmp_path, *MODULAR, MASKED[-1]))
+    assert isinstance(network, Transporter)
     factors = [tensor for name, tensor in network.named_parameters() if name.endswith(".factor")]
     assert len(factors) == 6
     torch.nn.init.constant_(factors[0], 7.0)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,15 +48,11 @@ class ActionDistribution(NamedTuple):
     aim: int | None
 
 
-class TransporterAgent(Agent):
-    """Picks and places where a network's scores are highest.
-
-    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
-    is as it was, the same pick would be its answer for ever: each try lowers the scores there, and after some it goes
-    for later sub-goals first, see `tries`.
+class NetworkAgent(Agent):
+    """Acts as a network chooses, such as a `Learner`.
 
     Args:
-        network: scores picks and places.
+        network: chooses actions in images.
         conditioning: which goal images it is shown.
         name: for tables.
         resolution: of views, `full` or `half`.
@@ -64,11 +60,16 @@ class TransporterAgent(Agent):
         device: where the network computes.
         inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
         patience: tries in vain after which later sub-goals come first; 0 for never.
+
+    Attributes:
+        remembers: inhibition and patience have an effect; without it both are 0.
     """
+
+    remembers = False
 
     def __init__(
         self,
-        network: Transporter,
+        network: Any,
         conditioning: Conditioning,
         name: str,
         resolution: str,
@@ -80,8 +81,8 @@ class TransporterAgent(Agent):
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
         self.pointer = pointer if conditioning.uses_pointer else "none"
-        self.inhibition = inhibition if conditioning.uses_pointer else 0.0
-        self.patience = patience if conditioning.uses_pointer else 0
+        retries = conditioning.uses_pointer and self.remembers
+        self.inhibition, self.patience = (inhibition, patience) if retries else (0.0, 0)
         self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
@@ -111,8 +112,22 @@ class TransporterAgent(Agent):
 
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
-        pointers = [self._pointer(view) for view in views]
-        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
+        """All probability on what the network chooses."""
+        aims = [self._pointer(view) for view in views]
+        goals, images, tasks = self._shown(views, aims, batch)
+        chosen = (each.double().cpu().numpy() for each in self.network.act(images, tasks))
+        for index, (pick, place, turn) in enumerate(zip(*chosen, strict=True)):
+            if index == len(views):
+                return
+            if not np.isfinite([*pick, *place, turn]).all():
+                raise UserError(f"what {self.name} chooses is not finite: its weights are damaged, so train it again")
+            at_pick, at_place = (_certain(at, images.shape[-2:]) for at in (pick, place))
+            aimed = int(goals[index, 0]) if self.conditioning.images else None
+            only = np.ones(1, np.float32)
+            yield ActionDistribution(at_pick, at_place, only, pick, place, wrap_angle(float(turn)), aimed)
+
+    def _shown(self, views: Sequence[View], aims: Sequence[int], batch: int) -> tuple[NDArray[np.int64], Tensor, Tasks]:
+        """What the network is shown: sub-goals (N, K), and images and problems, filled up to a batch."""
         goals = self.conditioning.choose(
             aims,
             [view.step for view in views],
@@ -120,9 +135,41 @@ class TransporterAgent(Agent):
         )
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
-        filled = filled.to(self.device)
-        known = [self.network.streams.index(view.problem) for view in views]
+        known = [self.network.index(view.problem) for view in views]
         tasks = Tasks.of(known + known[:1] * (batch - len(views)), self.device)
+        return goals, filled.to(self.device), tasks
+
+    def _pointer(self, view: View) -> int:
+        if self.pointer == "none":
+            return 0
+        if self.pointer == "visual":
+            return visual_pointer(view)
+        if view.pointer is None:
+            raise ValueError(f"{self.name} follows the reward's pointer and the view has none: use pointer=visual")
+        return view.pointer
+
+    def _images(self, view: View, goals: NDArray[np.int64]) -> Tensor:
+        color = np.concatenate([view.color[None], view.goal_color[goals]])
+        height = np.concatenate([view.height[None], view.goal_height[goals]])
+        return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
+
+
+class TransporterAgent(NetworkAgent):
+    """Picks and places where a Transporter's scores are highest.
+
+    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
+    is as it was, the same pick would be its answer for ever: each try lowers the scores there, and after some it goes
+    for later sub-goals first, see `retry`.
+    """
+
+    remembers = True
+    network: Transporter
+
+    @torch.inference_mode()
+    def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
+        pointers = [self._pointer(view) for view in views]
+        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
+        goals, filled, tasks = self._shown(views, aims, batch)
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
         if self.inhibition or self.patience:
@@ -150,20 +197,6 @@ class TransporterAgent(Agent):
             lowered[index] = self.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
         return logits - torch.from_numpy(lowered).to(self.device)
 
-    def _pointer(self, view: View) -> int:
-        if self.pointer == "none":
-            return 0
-        if self.pointer == "visual":
-            return visual_pointer(view)
-        if view.pointer is None:
-            raise ValueError(f"{self.name} follows the reward's pointer and the view has none: use pointer=visual")
-        return view.pointer
-
-    def _images(self, view: View, goals: NDArray[np.int64]) -> Tensor:
-        color = np.concatenate([view.color[None], view.goal_color[goals]])
-        height = np.concatenate([view.height[None], view.goal_height[goals]])
-        return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
-
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
@@ -174,6 +207,14 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _certain(at: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Probabilities (H, W) that lie on the pixel nearest to a row and a column."""
+    odds = np.zeros(tuple(shape), np.float32)
+    row, column = (int(np.clip(round(float(each)), 0, side - 1)) for each, side in zip(at, shape, strict=True))
+    odds[row, column] = 1.0
+    return odds
 
 
 def _choose(logits: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

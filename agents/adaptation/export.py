@@ -10,6 +10,7 @@ from torch import Tensor
 from multiravens.agents.acting.load import load_agent
 from multiravens.agents.networks.checkpoint import read_tensors, write_tensors
 from multiravens.errors import UserError, unknown
+from multiravens.options.defaults import own_network
 from multiravens.options.types import flatten
 from multiravens.support.files import locked, remove_temporaries, user_path, write_whole
 from multiravens.support.markdown import markdown_table
@@ -145,7 +146,7 @@ def _card(
     yield (
         f"{about.get('step', config['steps'])} steps of {config['batch']} samples drawn by {' and '.join(sampling)}, "
         f"learning rate {config['learning_rate']} at most, seed {config['seed']}, precision {config['precision']}. "
-        f"The network: {_network(config['backbone'])}. It acts with `inhibition={config['inhibition']}` and "
+        f"The network: {_network(config)}. It acts with `inhibition={config['inhibition']}` and "
         f"`patience={config['patience']}`. Everything else is in `{CONFIG}`."
     )
     yield from ("", "## Results", "")
@@ -153,7 +154,7 @@ def _card(
     yield from ("", "## Limits", "")
     # Streams that a backbone brings have parts for each of its problems.
     goalless = str(config["agent"]["conditioning"]["_target_"]).endswith(".NoGoal")
-    known = "knows only" if config["backbone"]["streams"] else "was trained on"
+    known = "knows only" if config["backbone"]["streams"] and not own_network(config) else "was trained on"
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
         "another camera are further than anything it has seen. It "
@@ -164,8 +165,8 @@ def _card(
     yield ""
 
 
-def _network(backbone: Mapping[str, Any]) -> str:
-    node = backbone["streams"] or backbone["network"]
+def _network(config: Mapping[str, Any]) -> str:
+    node = own_network(config) or config["backbone"]["streams"] or config["backbone"]["network"]
     kind = str(node["_target_"]).rpartition(".")[2]
     values = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
     return f"`{kind}` ({values})"

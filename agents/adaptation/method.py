@@ -2,23 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from multiravens.agents.acting.load import build
-from multiravens.agents.adaptation.start import NEAREST, find_start, take_over
+from multiravens.agents.adaptation.start import NEAREST, build_transporter, find_start, take_over
 from multiravens.agents.networks.checkpoint import fill
 from multiravens.agents.networks.modular.parts.order import STARTS
 from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.networks.transporter import Transporter
 from multiravens.agents.training.checks import check
-from multiravens.agents.training.self_training import OBJECTIVES, UnlabelledTrainer
+from multiravens.agents.training.self_training import OBJECTIVES
 from multiravens.agents.training.session import learn, report_out_of_memory
-from multiravens.agents.training.trainer import Trainer, Update
+from multiravens.agents.training.trainer import Update
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import choices, defaults_of
 from multiravens.options.types import flatten
@@ -133,7 +131,7 @@ class Teaching(Method):
         self.check(config)
         trained, problem = known.config, _new_problem(config, known.config)
         kept = [name for name in trained["problems"] if name != problem] if self.keeps_known else []
-        before, _ = build(trained)
+        before, _ = build_transporter(trained)
         merged = self._merged(config, trained, problem, kept, isinstance(before.streams, ModularStreams))
         check(merged)
         if config["threads"]:
@@ -143,7 +141,7 @@ class Teaching(Method):
             started = self.find_start(config, trained, before, problem)
             self._carry_parts(merged, trained, started)
             torch.manual_seed(config["seed"])
-            network, conditioning = build(merged)
+            network, conditioning = build_transporter(merged)
             self.begin(network, before, problem, started)
             if config["order"] is not None:
                 _reorder(network, problem, config["order"])
@@ -151,9 +149,8 @@ class Teaching(Method):
             environments = trained.get("environment", {})
             known_environments = {name: environments[name] for name in kept if name in environments}
             described = {**merged, "environment": known_environments, "transfer": merged["transfer"] | counted}
-            unlabelled = config["labels"] == "none"
-            make_trainer = partial(UnlabelledTrainer, config["objective"]) if unlabelled else Trainer
-            return learn(merged, [problem], network, conditioning, described, update, make_trainer) | counted
+            objective = OBJECTIVES[config["objective"]]() if config["labels"] == "none" else None
+            return learn(merged, [problem], network, conditioning, described, update, objective) | counted
 
     def _merged(
         self, config: Mapping[str, Any], trained: Mapping[str, Any], problem: str, kept: list[str], modular: bool

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.load import build
 from multiravens.agents.networks.modular.parts.order import STARTS
 from multiravens.agents.networks.modular.streams import ModularStreams
@@ -15,9 +16,22 @@ from multiravens.agents.networks.transporter import Transporter
 from multiravens.agents.training.dataset_metrics import Measure, in_batches, judging
 from multiravens.agents.training.self_training import choose, entropies
 from multiravens.data.training.demonstrations import Batch, Demonstrations, load
+from multiravens.errors import UserError
 
 NEAREST = "nearest"
 _PROBED = 64  # samples that tell which known problem is nearest
+
+
+def build_transporter(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+    """Make the network of a run and its conditioning.
+
+    Raises:
+        UserError: the run's agent is no Transporter.
+    """
+    network, conditioning = build(config)
+    if not isinstance(network, Transporter):
+        raise UserError(f"{config['agent']['name']} is no Transporter, which alone is taught more: train it anew")
+    return network, conditioning
 
 
 def find_start(config: Mapping[str, Any], trained: Mapping[str, Any], before: Transporter, problem: str) -> str | None:
@@ -40,9 +54,9 @@ def find_start(config: Mapping[str, Any], trained: Mapping[str, Any], before: Tr
     data = Demonstrations(episodes, trained["resolution"])
     rng = np.random.default_rng(config["seed"])
     samples = rng.permutation(len(data.steps.task))[:_PROBED]
-    _, conditioning = build(trained)
+    _, conditioning = build_transporter(trained)
     before.streams.settle()
-    measure = _unsureness(before) if config["labels"] == "none" else judging(before, trained["resolution"])
+    measure = _unsureness(before) if config["labels"] == "none" else judging(before)
     # The first two rows of either are of picks and of places.
     away = [in_batches(measure, before, conditioning, data, samples, name)[:2].sum(0).mean() for name in known]
     return known[int(torch.stack(away).argmin())]

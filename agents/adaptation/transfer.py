@@ -8,7 +8,7 @@ from multiravens.agents.adaptation.method import Known, Method
 from multiravens.agents.training.trainer import Update
 from multiravens.errors import UserError
 from multiravens.options.instantiate import instantiate
-from multiravens.support.runs import find_run
+from multiravens.support.runs import check_trained_by, find_run
 
 
 def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[str, float]:
@@ -30,5 +30,6 @@ def transfer(config: Mapping[str, Any], update: Update | None = None) -> dict[st
         raise UserError("give the folder of a trained agent's run as run=FOLDER")
     folder = find_run(str(config["run"]))
     trained, tensors = read_agent(folder)
+    check_trained_by(trained, folder)
     trained["problems"] = trained["problems"] or ["placing"]  # as it was built
     return method.apply(Known(folder, trained, tensors), config, update)

@@ -13,32 +13,36 @@ matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
 _WIDEST = 24.0  # [inches]
+_PANELS = 6  # beside each other
 _STRONG = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
 _LIGHT = ("#9cc3e6", "#f2c894", "#a3d6b5", "#e0a09f", "#c4b1dd", "#b9bcc1", "#e6d89a", "#a5dede")
 COLORS = (*_STRONG, *_LIGHT)
 Programs = Mapping[str, Mapping[str, Any]]
-_LOSSES = {"loss_pick": "pick loss", "loss_place": "place loss"}
-_ACCURACIES = {"accuracy_pick": "pick right", "accuracy_place": "place right", "accuracy_rotation": "turn right"}
 
 
-def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Losses and accuracies over the steps, a line a run.
+def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> bytes:
+    """Figures over the steps, a panel each and a line a run.
 
     Args:
         metrics: of each run, the lines of its `metrics.jsonl`.
+        names: of the figures; a run without one has no line in its panel.
     """
-    names = {**_LOSSES, **_ACCURACIES}
-    figure, axes = pyplot.subplots(1, len(names), figsize=(3.3 * len(names), 3.0))
-    for axis, (key, title) in zip(axes, names.items(), strict=True):
+    rows = -(-len(names) // _PANELS)
+    columns = -(-len(names) // rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.3 * columns, 3.0 * rows), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
         for index, (run, lines) in enumerate(metrics.items()):
-            values = _smoothed([line[key] for line in lines])
-            axis.plot([line["step"] for line in lines], values, label=run, color=COLORS[index % len(COLORS)])
-        axis.set_title(title)
+            own = [line for line in lines if name in line]
+            values = _smoothed([line[name] for line in own])
+            axis.plot([line["step"] for line in own], values, label=run, color=COLORS[index % len(COLORS)])
+        axis.set_title(name.replace("_", " "))
         axis.set_xlabel("steps")
         axis.grid(alpha=0.25)
-        if key in _ACCURACIES:
+        if name.startswith("accuracy_"):
             axis.set_ylim(0, 1.02)
-    axes[0].legend(fontsize=7)
+    axes[0][0].legend(fontsize=7)
     return _png(figure)
 
 

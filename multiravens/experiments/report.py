@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,12 @@ NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson 
 _ALL = "all"
 _UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", *ACTING), "")
 _METRICS_BYTES = 2**28
-_METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
+_NO_FIGURES = ("drawn", "programs", "started")
+"""Of a line of metrics, what is no number."""
+_MOST_FIGURES = 64
+"""Values in a line of metrics; each has a panel."""
+_OF_A_LINE = ("step", "learning_rate")
+"""Of a line of metrics, what is told of the step and not of its batch."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def read_run(folder: Path, label: str) -> Run:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not all(isinstance(line, dict) and _is_whole(line) for line in metrics):
-        raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
+        raise UserError(f"{path} is damaged: a line lacks its step, what was drawn, or a figure's number")
     for name in ("problems", "demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
@@ -127,9 +132,15 @@ def read_run(folder: Path, label: str) -> Run:
 
 def _is_whole(line: Mapping[str, Any]) -> bool:
     """Tell whether a line of metrics has all that plots take from it."""
-    numbers = all(isinstance(line.get(name), int | float) for name in _METRICS if name != "drawn")
+    numbers = all(isinstance(value, int | float) for name, value in line.items() if name not in _NO_FIGURES)
     drawn = line.get("drawn")
-    return numbers and isinstance(drawn, dict) and isinstance(drawn.get("tasks"), dict)
+    return (
+        numbers
+        and "step" in line
+        and len(line) <= _MOST_FIGURES
+        and isinstance(drawn, dict)
+        and isinstance(drawn.get("tasks"), dict)
+    )
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
@@ -194,13 +205,22 @@ def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
         made.append(("demonstrations", "Full success with Wilson intervals.", draw.success_by_demonstrations(trained)))
     metrics = {run.label: run.metrics for run in runs if run.metrics}
     if metrics:
-        made.append(("learning", "Losses and accuracies of the batches.", draw.learning_curves(metrics)))
+        names = figure_names(metrics.values())
+        caption = f"Losses and figures of the batches: {', '.join(names)}."
+        made.append(("learning", caption, draw.learning_curves(metrics, names)))
     for run in runs:
         if run.metrics and len(run.metrics[-1]["drawn"]["tasks"]) > 1:
             picture = draw.drawn_shares(run.metrics)
             made.append((f"drawn_{_file(run.label)}", f"{run.label}: what was drawn.", picture))
         made += [(f"{name}_{_file(run.label)}", caption, picture) for name, caption, picture in _programs(run)]
     return made
+
+
+def figure_names(metrics: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Names of the figures in runs' lines of metrics: losses first, then what else was told of batches."""
+    lines = [line for run in metrics for line in run[:1]]
+    names = dict.fromkeys(name for line in lines for name in line if name not in (*_NO_FIGURES, *_OF_A_LINE))
+    return sorted(names, key=lambda name: not name.startswith("loss_"))
 
 
 def _programs(run: Run) -> Iterator[tuple[str, str, bytes]]:

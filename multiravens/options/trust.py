@@ -6,7 +6,6 @@ given as --config-dir, by --allow, as an option, or by `multiravens.allow`. Name
 nothing is imported before it is known to be allowed.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,13 +16,15 @@ import yaml
 from multiravens.errors import UserError, nearest, quote
 from multiravens.options.compose import CONFIGS, search_path
 from multiravens.options.plain import plain
-from multiravens.options.types import flatten
+from multiravens.options.types import PARTS, flatten
 
 OURS = "multiravens."
 _PARTS = "backbone.streams.parts.*"
 _GROUPS = {"module": "problem.modules.*", "domain": "camera.domain", "program_part": _PARTS}
 """Places of groups that are not called like them."""
 _PART_PREFIXES = ("backbone.streams.parts.", "backbone.streams.added.")
+_NAMED_BY_USERS = (("problem", "modules"), *((group,) for group in PARTS))
+"""Places whose parts have names of the user's choice."""
 _HYDRA_KEYS = ("_args_", "_recursive_", "_convert_", "_mode_")
 """Keys that hydra takes beside `_target_` and `_partial_`."""
 
@@ -35,7 +36,7 @@ class Named(NamedTuple):
     """A class that a configuration names.
 
     Attributes:
-        place: Where, such as `camera.domain`; the name of a problem's module or of a program's part is a star.
+        place: Where, such as `camera.domain`; a name of the user's choice, as of a problem's module, is a star.
         path: Where, exactly.
         target: Its dotted path, or whatever else stands there.
         partial: True if it is to be called later, with more parameters.
@@ -95,7 +96,11 @@ def targets(node: object, path: str = "") -> Iterator[Named]:
 def _place(path: str) -> str:
     if path.startswith(_PART_PREFIXES):
         return _PARTS
-    return re.sub(r"^(problem\.modules)\.[^.]+", r"\1.*", path)
+    steps = path.split(".")
+    for parents in _NAMED_BY_USERS:
+        if tuple(steps[: len(parents)]) == parents and len(steps) > len(parents):
+            steps[len(parents)] = "*"
+    return ".".join(steps)
 
 
 def outside_targets(config: object) -> list[str]:

@@ -34,6 +34,8 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "problem.modules.placing.shapes": (["disc", "bar"],),
 }
 """Example values of the options whose default is null."""
+PARTS = ("augmentation", "loss")
+"""Groups of parts with names of the user's choice; null leaves one out."""
 _DEEPEST = 20  # lists in lists; deeper ones hold themselves
 
 
@@ -105,6 +107,8 @@ def check_types(default: object, value: object, path: str) -> None:
         raise UserError(f"{path}= is empty: give {kind_of(default)}{example}")
     elif default is None and path in UNSET:
         _check_unset(value, path)
+    elif value is None and path.rpartition(".")[0] in PARTS:
+        return
     elif default is None or (isinstance(default, str) and ("${" in default or default == "???")):
         return
     elif isinstance(default, list) and isinstance(value, list):

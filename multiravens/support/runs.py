@@ -22,6 +22,8 @@ PACKAGED = ("assets", "checkpoints")
 """Path, inside the package, of the trained agents that come with it."""
 _BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
 """Parts of a run's configuration that name classes; `restored` checks those of its environments."""
+_TRAINED_BY = ("loss", "augmentation")
+"""Parts that name classes which no agent has, as its objective: they are checked where another run is trained so."""
 NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 """Of a problem: it names files and folders."""
 _MOST_PROBLEMS = 1024
@@ -44,6 +46,7 @@ _DECLARED: dict[str, Any] = {
     "checkpoint_every": int,
     "log_every": int,
     "augmentation": dict[str, Any] | None,
+    "loss": dict[str, Any],
     "precision": str,
     "transfer": dict[str, Any],
 }
@@ -80,6 +83,14 @@ _MOVED = {
 _STREAMS = "multiravens.agents.networks.modular.streams.ModularStreams"
 _PARTS = "multiravens.agents.networks.modular.parts"
 _OF_ORDER = ("start", "temperature", "entropy")
+_TRANSPORTER: dict[str, Any] = {
+    "network": {"_target_": "multiravens.agents.networks.build.transporter", "_partial_": True},
+    "objective": {"_target_": "multiravens.agents.training.objectives.Imitation"},
+    "policy": {"_target_": "multiravens.agents.acting.policy.TransporterAgent", "_partial_": True},
+}
+"""Parts of the agent in runs from before an agent named them."""
+_SE2 = {"_target_": "multiravens.data.training.augmentation.SE2"}
+"""The augmentation of runs from before there were others."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -111,7 +122,31 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise UserError(f"{path} names a problem {quote(name)}: names are letters, digits, _, - and .")
     if len(names) > 2 * _MOST_PROBLEMS:
         raise UserError(f"{path} names {len(names)} problems, more than {_MOST_PROBLEMS} are not taken")
-    check_parts({name: config[name] for name in _BUILT if name in config}, path)
+    config = _completed(config)
+    parts = {name: config[name] for name in _BUILT if name in config}
+    parts["agent"] = {name: part for name, part in config["agent"].items() if name != "objective"}
+    check_parts(parts, path)
+    return config
+
+
+def check_trained_by(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse what a run, which may come from anywhere, was trained by, unless its classes are allowed.
+
+    Raises:
+        UserError: the class of its objective, or of a loss or an augmentation, is not.
+    """
+    parts = {name: config[name] for name in _TRAINED_BY if name in config}
+    check_parts({**parts, "agent": {"objective": config["agent"].get("objective")}}, folder / CONFIG)
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's configuration with what is named today of what was always the same before."""
+    agent = config["agent"]
+    config["agent"] = {"policy": None} | agent if "network" in agent else agent | _TRANSPORTER
+    if "augmentation" in config:
+        options = config["augmentation"] or {}
+        older = options and not any(isinstance(each, dict | None) for each in options.values())
+        config["augmentation"] = {"se2": _SE2 | options} if older else options
     return config
 
 
@@ -174,7 +209,8 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         UserError: the disk refuses.
     """
-    text = yaml.safe_dump({**config, "version": VERSION}, sort_keys=True, default_flow_style=False)
+    # In the order given: that of augmentations counts.
+    text = yaml.safe_dump({**config, "version": VERSION}, sort_keys=False, default_flow_style=False)
     write_whole(folder / CONFIG, text.encode())
 
 

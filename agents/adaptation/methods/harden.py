@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from multiravens.agents.acting.load import build
 from multiravens.agents.adaptation.method import Known, Method
+from multiravens.agents.adaptation.start import build_transporter
 from multiravens.agents.networks.checkpoint import fill, write_tensors
 from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.training.trainer import Update
@@ -23,7 +23,7 @@ class Harden(Method):
             UserError: the agent has no programs, or the new run's folder holds a run.
         """
         folder = user_path(config["run_out"] or f"{str(config['run']).rstrip('/')}-hard")
-        network, _ = build(known.config)
+        network, _ = build_transporter(known.config)
         fill(network, known.tensors, known.folder / WEIGHTS)
         if not isinstance(network.streams, ModularStreams):
             raise UserError(f"{known.folder} has no programs: train it with backbone=modular")

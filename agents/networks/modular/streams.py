@@ -25,8 +25,9 @@ from multiravens.agents.networks.modular.program import (
     run_blocks,
     run_outputs,
 )
+from multiravens.agents.networks.network import CHANNELS
 from multiravens.agents.networks.patched import PerProblem, PerTaskAffine, Tasks, by_problem
-from multiravens.agents.networks.transporter import CHANNELS, Backbone, StreamMaps, Streams
+from multiravens.agents.networks.transporter import Backbone, StreamMaps, Streams
 from multiravens.errors import UserError, unknown
 
 STREAMS = ("pick", "query", "key")
@@ -107,7 +108,7 @@ class ModularStreams(Streams, PerProblem):
         parts: Mapping[str, ProgramPart] | None = None,
         added: Mapping[str, Mapping[str, ProgramPart]] | None = None,
     ) -> None:
-        super().__init__(problems)
+        super().__init__(problems, features)
         if not 1 <= blocks <= depth:
             raise ValueError(f"blocks={blocks} and depth={depth}: give 1 block or more, and at least as many steps")
         if mix not in MIXES:
