@@ -14,12 +14,15 @@ from omegaconf import OmegaConf
 from multiravens.agents.acting.agent import View
 from multiravens.agents.acting.load import Deployed, load_agent
 from multiravens.agents.acting.policy import NetworkAgent
+from multiravens.agents.adaptation.export import export
+from multiravens.agents.networks.checkpoint import read_tensors, write_tensors
 from multiravens.drawing.rollout import rollout
 from multiravens.envs import from_config
 from multiravens.evaluation.evaluate import main as evaluate
 from multiravens.evaluation.measure import measure
+from multiravens.options.compose import compose
 from multiravens.support.run_environment import environment_of
-from multiravens.support.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
+from multiravens.support.runs import EVALUATION, WEIGHTS, find_run, hash_weights, read_config, read_evaluation
 
 FOLDERS = sorted((Path(__file__).parents[1] / "assets" / "checkpoints").iterdir())
 
@@ -152,3 +155,33 @@ def test_an_episode_that_is_filmed_is_the_one_that_is_measured() -> None:
         filmed = rollout(env, agent, View, seed).run
     assert len(filmed.rewards) == measured.records[0].steps < 18  # of which it would take all without its memory
     assert sum(filmed.rewards) == pytest.approx(measured.records[0].returned)
+
+
+def test_names_of_older_files_are_read_as_todays(tmp_path: Path) -> None:
+    names = {
+        "network.streams.programs.0.pick.logits": "network.streams.programs.0.pick.order.logits",
+        "optimizer.exp_avg.streams.programs.2.key.scale": "optimizer.exp_avg.streams.programs.2.key.affine.scale",
+        "streams.programs.1.query.up": "streams.programs.1.query.adapter.up",
+        "near.held.0.weight": "near.picked_encoder.0.weight",
+        "averaged.near.module.there.2.bias": "averaged.near.module.target_encoder.2.bias",
+        "near.own.0.scale": "near.own.0.scale",
+        "streams.body.own.1.bias": "streams.body.own.1.bias",
+    }
+    write_tensors(tmp_path / WEIGHTS, {name: torch.zeros(1) for name in names}, {})
+    assert set(read_tensors(tmp_path / WEIGHTS)[0]) == set(names.values())
+    write_tensors(tmp_path / WEIGHTS, {name: torch.zeros(1) for name in names.values()}, {})
+    assert set(read_tensors(tmp_path / WEIGHTS)[0]) == set(names.values())
+
+
+def test_an_older_agent_is_exported_with_what_was_measured_of_it(run: Path, tmp_path: Path) -> None:
+    export(config_of("export", [f"run={run}", f"out={tmp_path / 'out'}"]))
+    assert hash_weights(tmp_path / "out") == hash_weights(find_run(run))
+    assert sorted(path.name for path in (tmp_path / "out" / EVALUATION).iterdir()) == sorted(
+        path.name for path in (find_run(run) / EVALUATION).iterdir()
+    )
+
+
+def config_of(command: str, words: Sequence[str]) -> dict[str, Any]:
+    config = OmegaConf.to_container(compose(command, words))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}

@@ -13,6 +13,8 @@ from multiravens.options.defaults import choices, defaults_of
 
 _ROLLOUT = "multiravens.evaluation.measure"
 """Plays the episodes; what it plays, and with whom, configurations name by `_target_`."""
+_METHODS = "train"
+"""Group of the methods of adaptation, none of which acts."""
 _OURS = "multiravens"
 _ASSETS = Path(__file__).parents[1] / "assets" / "ur5e"
 """Read by the simulator of the arm."""
@@ -29,7 +31,7 @@ def package_source() -> str:
         SHA-256 in hexadecimal digits; equal files give equal digests, wherever they are installed.
     """
     ours = [CONFIGS]
-    built = [defaults_of("evaluate"), *(choices(group, ours) for group in groups(ours))]
+    built = [defaults_of("evaluate"), *(choices(group, ours) for group in groups(ours) if group != _METHODS)]
     return _digest([_ROLLOUT, *_modules(built)], sorted(_ASSETS.glob("*")))
 
 
