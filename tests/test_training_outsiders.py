@@ -212,7 +212,7 @@ def test_an_augmentation_changes_colours_alike_in_observation_and_goals(
         ("", "", ["loss=holdin"], "unknown loss 'holdin': choose from holding"),
         ("_partial_: true", "", ["loss=holding"], "loss.holding needs a value for 'network'"),
         ("weight: 0.1", "weight: .nan", ["loss=holding"], "loss.holding.weight=nan: give a finite number"),
-        ("holding:", "pick:", ["loss=holding"], "the agent has a loss pick already: call the one in loss by another"),
+        ("holding:", "pick:", ["loss=holding"], "two figures of a step are called loss_pick: call"),
         ("_partial_: true", "", ["agent=nearest"], "needs a value for 'spec'"),
         ("nearest.Nearest", "torch.nn.Identity", ["agent=nearest"], "agent.network makes a Identity: give a class of"),
     ],
@@ -248,6 +248,30 @@ def test_a_loss_of_the_wrong_shape_is_one_line(
     assert train.main([*TINY, *MINE, "loss=holding", "run=run"]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error) and error.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"row"', '"step"', "two figures of a step are called step: call the one of your own by another name"),
+        ("at.float()", "at", ""),  # numbers of any kind
+        ('figures={"row": at.float()}', "figures={}", "the agent gives neither losses nor figures of its samples"),
+        (
+            "self.factor = factor",
+            "self.factor, self.bias = factor, torch.nn.Parameter(torch.zeros(1))",
+            "gives no loss",
+        ),
+    ],
+)
+def test_an_agent_that_says_too_little_is_one_line(
+    old: str, new: str, message: str, outside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = outside / "nearest.py"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    own = [word for word in TINY if not word.startswith("backbone")]
+    assert train.main([*own, *MINE, "agent=nearest", "run=run"]) == (2 if message else 0)
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_an_agent_that_is_no_transporter_goes_the_whole_way(

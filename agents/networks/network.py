@@ -95,7 +95,7 @@ class Network(nn.Module):
         """Be told that training is done."""
 
     def summary(self) -> dict[str, Any]:
-        """Summary of the network for a run's metrics, as plain values."""
+        """Shares in which parts of the network run, for a run's metrics: of each problem, of each stream, (L, K)."""
         return {}
 
     def mixing_logits(self) -> list[nn.Parameter]:

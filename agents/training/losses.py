@@ -1,6 +1,7 @@
 """Losses beside the one of an agent itself, such as of an auxiliary head."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from multiravens.agents.networks.network import Terms
 from multiravens.data.storage.episode import Episode
 from multiravens.data.training.demonstrations import Batch
 from multiravens.errors import UserError
+
+OF_A_LINE = ("step", "learning_rate", "drawn", "programs", "started")
+"""Names in a line of metrics that are no figures'."""
 
 
 class Loss(nn.Module, ABC):
@@ -76,16 +80,20 @@ def joined(own: Terms, more: Terms, samples: int) -> Terms:
     """An agent's own terms and those of further losses, and no output of the network, which takes memory.
 
     Raises:
-        UserError: two losses or figures are called alike, or one is not a number for each sample.
+        UserError: two are called alike in a line of metrics, one is not a number for each sample, or there is none.
     """
-    for kind, one, other in (("loss", own.losses, more.losses), ("figure", own.figures, more.figures)):
-        if twice := set(one) & set(other):
-            raise UserError(f"the agent has a {kind} {min(twice)} already: call the one in loss by another name")
-    losses, figures = {**own.losses, **more.losses}, {**own.figures, **more.figures}
-    terms = Terms(losses, figures, own.penalty)
-    for name, value in {**terms.losses, **terms.figures}.items():
+    named = [*_named(own), *_named(more)]
+    known = Counter([*(name for name, _ in named), *OF_A_LINE])
+    for name, value in named:
+        if known[name] > 1:
+            raise UserError(f"two figures of a step are called {name}: call the one of your own by another name")
         if value.shape != (samples,):
             raise UserError(f"{name} has shape {list(value.shape)}: give one number for each sample, [{samples}]")
-    if not terms.losses and not terms.figures:
+    if not named:
         raise UserError("the agent gives neither losses nor figures of its samples: give one at least")
-    return terms
+    return Terms({**own.losses, **more.losses}, {**own.figures, **more.figures}, own.penalty)
+
+
+def _named(terms: Terms) -> list[tuple[str, Tensor]]:
+    """Losses and figures by their names in a line of metrics."""
+    return [*((f"loss_{name}", value) for name, value in terms.losses.items()), *terms.figures.items()]

@@ -76,7 +76,7 @@ class Objective(ABC):
     """Makes losses of a network and samples.
 
     Attributes:
-        augments: whether samples are augmented.
+        augments: samples are augmented.
     """
 
     augments = True
@@ -103,8 +103,8 @@ class Objective(ABC):
         """
 
 
-class Own(Objective):
-    """The objective of a network that makes its own terms, a `Learner`."""
+class OwnTerms(Objective):
+    """The objective of a network that says itself what is to be minimised, a `Learner`."""
 
     def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
         """The network's terms."""

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from multiravens.agents.training.losses import Loss, Losses
-from multiravens.agents.training.objectives import Objective, Own
+from multiravens.agents.training.objectives import Objective, OwnTerms
 from multiravens.data.training.augmentation import Augmentation
 from multiravens.errors import UserError, quote
 from multiravens.options.instantiate import check, instantiate
@@ -15,7 +15,7 @@ from multiravens.options.instantiate import check, instantiate
 def make_objective(config: Mapping[str, Any]) -> Objective:
     """What an agent minimises; its network's own terms where it names none."""
     node = config["agent"].get("objective")
-    objective: Objective = Own() if node is None else _made(node, "agent.objective", Objective)
+    objective: Objective = OwnTerms() if node is None else _made(node, "agent.objective", Objective)
     return objective
 
 

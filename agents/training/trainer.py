@@ -223,7 +223,13 @@ class Trainer:
         return joined(terms, more, len(inputs.samples))
 
     def total(self, terms: Terms, weights: Tensor) -> Tensor:
-        """What is minimised (): the mean of the samples' losses, by their weights (N,), and the penalty."""
+        """What is minimised (): the mean of the samples' losses, by their weights (N,), and the penalty.
+
+        Raises:
+            UserError: there is no loss.
+        """
+        if not terms.losses:
+            raise UserError("the agent has parameters and gives no loss: give one, or keep what it learns in buffers")
         parts = [
             value if self._weight(name) == 1 else self._weight(name) * value for name, value in terms.losses.items()
         ]
