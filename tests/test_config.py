@@ -89,12 +89,13 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "table"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+        {"module", "table", "metrics"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1  # configs/problem/composed.yaml
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
+    assert options([CONFIGS], "metrics") == ["standard"]
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + 1 == 63
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

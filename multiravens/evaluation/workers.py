@@ -26,6 +26,8 @@ class Timestep(NamedTuple):
         credit_by_module: of each module.
         motion: how the last motion ended.
         ended: empty, `success` or `steps`.
+        pick: (3,) where the tip was sent to pick [m], world frame; empty after a reset.
+        place: (3,) where it was sent to place [m], likewise.
     """
 
     color: NDArray[np.uint8]
@@ -35,6 +37,8 @@ class Timestep(NamedTuple):
     credit_by_module: dict[str, float]
     motion: str
     ended: str
+    pick: tuple[float, ...] = ()
+    place: tuple[float, ...] = ()
 
 
 class EpisodeStart(NamedTuple):
@@ -100,11 +104,13 @@ class EnvWorker:
 
     def step(self, action: dict[str, Any] | None) -> Timestep:
         """Carry out an action, or what the expert does where it is None."""
-        chosen = self.env.expert() if action is None else action
-        if chosen is None:
+        expert = self.env.expert() if action is None else None
+        fields = expert.to_dict() if expert else action
+        if fields is None:
             raise RuntimeError("the expert knows nothing to do in an episode that it has solved before")
-        observation, _, _, _, info = self.env.step(chosen)
-        return _seen(observation, info)
+        observation, _, _, _, info = self.env.step(fields)
+        pick, place = (tuple(map(float, fields[f"{part}_position"])) for part in ("pick", "place"))
+        return _seen(observation, info)._replace(pick=pick, place=place)
 
     def close(self) -> None:
         """Disconnect from the simulator."""
