@@ -195,7 +195,8 @@ def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: lis
     """Composes, then shows the help or the configuration, or runs the command."""
     from omegaconf import OmegaConf
 
-    from multiravens.options.compose import compose, look_in
+    from multiravens.options.compose import compose
+    from multiravens.options.search import look_in
     from multiravens.options.trust import allow_for_command
 
     arguments = parse(argv)
@@ -222,7 +223,7 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     """Writes a configured command's help: purpose and examples, groups and their choices, options and defaults."""
     from omegaconf import OmegaConf
 
-    from multiravens.options.compose import groups, options, search_path
+    from multiravens.options.search import groups, options, search_path
     from multiravens.options.types import flatten, spell
 
     roots = search_path(config_dirs)
@@ -236,7 +237,7 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     ]
     lines += ["  --cfg             print the composed configuration instead of running", "", "choices (GROUP=NAME):"]
     for group in groups(roots):
-        key = "module@problem.modules.KEY" if group == "module" else group
+        key = {"module": "module@problem.modules.KEY", "suite": "problems"}.get(group, group)
         lines += _columns(key, 28, ", ".join(options(roots, group)))
     lines += ["", "options and their values with the choices given (OPTION=VALUE):"]
     remarks = _remarks(roots, config_name)

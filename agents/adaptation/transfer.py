@@ -23,7 +23,7 @@ from multiravens.agents.training.trainer import Trainer, Update
 from multiravens.data.training.demonstrations import Batch, Demonstrations, load
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import defaults_of
-from multiravens.registration import parse_problems
+from multiravens.options.problems import parse_problems
 from multiravens.support.files import locked, user_path
 from multiravens.support.runs import CONFIG, WEIGHTS, find_run, write_config
 

@@ -9,7 +9,7 @@ from multiravens.agents.acting.load import check_acting
 from multiravens.agents.acting.policy import POINTERS
 from multiravens.agents.training.devices import PRECISIONS
 from multiravens.errors import UserError, unknown
-from multiravens.options.compose import CONFIGS, options
+from multiravens.options.search import CONFIGS, options
 
 MOST = 2**20
 """Samples of a batch."""

@@ -18,7 +18,7 @@ from multiravens.errors import UserError
 from multiravens.evaluation.metrics import Metric, build_metrics
 from multiravens.evaluation.source import package_source, users_source
 from multiravens.options.instantiate import instantiate
-from multiravens.registration import parse_problems
+from multiravens.options.problems import parse_problems
 from multiravens.support.files import storage_error, user_path
 from multiravens.support.progress import Update, show_progress
 from multiravens.support.run_environment import environment_of
