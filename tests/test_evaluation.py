@@ -264,19 +264,34 @@ def test_seeds_are_those_of_the_demonstrations_own_test_split(
     assert [row["seed"] for row in measured["episodes"]] == [500_001]
 
 
-def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("moment", [1, 3, 7])
+def test_the_episodes_of_a_killed_worker_go_on_to_the_same_figures(
+    moment: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     class Killing(Random):
-        """Kills a worker at its second action."""
+        """Kills a worker before one of its answers."""
 
         asked = 0
 
         def act(self, views: Sequence[View]) -> list[Action]:
             self.asked += 1
-            if self.asked == 2:
+            if self.asked == moment:
                 multiprocessing.active_children()[0].kill()
             return super().act(views)
 
-    with pytest.raises(UserError, match="a worker was killed"):
+    killing = Killing()
+    assert alone(killing, View, ENVIRONMENT, 4, SEEDS, 2) == alone(Random(), View, ENVIRONMENT, 4, SEEDS)
+    assert killing.asked >= moment and "Traceback" not in capfd.readouterr().err
+
+
+def test_a_seed_that_always_kills_its_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    class Killing(Random):
+        def act(self, views: Sequence[View]) -> list[Action]:
+            for process in multiprocessing.active_children():
+                process.kill()
+            return super().act(views)
+
+    with pytest.raises(UserError, match=r"seed 10000\d was lost 3 times .*exit code -9.*: try fewer workers"):
         alone(Killing(), View, ENVIRONMENT, 4, SEEDS, 2)
     assert "Traceback" not in capfd.readouterr().err
 

@@ -73,7 +73,7 @@ def measure(
     skipped: dict[int, str] = {}
     tried = 0
     count = min(BATCH, episodes)
-    with VectorEnv({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
+    with VectorEnv({**environment, "resolution": actors[0].resolution}, min(workers, count), demonstrations) as lanes:
         while (done := len(records[0])) < episodes:
             group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
             if not group:
