@@ -277,8 +277,10 @@ def _remarks(roots: Sequence[Path], config_name: str) -> dict[str, str]:
     files += [(path, f"{path.parent.name}.") for root in roots for path in sorted(root.glob("*/*.yaml"))]
     remarks = {}
     for path, prefix in files:
-        for key, remark in re.findall(r"^ *(\w+):.*?  # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            remarks[f"{prefix}{path.stem}.{key}" if prefix == "module." else prefix + key] = remark
+        text = path.read_text(encoding="utf-8")
+        for key, remark in re.findall(r"^ *(\w+):.*?  # (.+)$", text, re.MULTILINE):
+            own = f"{prefix}{path.stem}.{key}" if prefix == "module." else prefix + key
+            remarks[key if text.startswith("# @package _global_") else own] = remark
     return remarks
 
 

@@ -49,6 +49,7 @@ EVERY_CHOICE = [
     ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
+ACTING = ["as_trained", "plain", "standard"]
 SUITES = ["fifteen", "ten"]
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
@@ -91,7 +92,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "table", "metrics", "suite"}
+        {"module", "table", "metrics", "suite", "acting"}
         | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1 - len(PROBLEMS)  # configs/problem/composed.yaml, on which problems are composed without files
@@ -99,7 +100,8 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "table") == TABLES
     assert options([CONFIGS], "suite") == SUITES
     assert options([CONFIGS], "metrics") == ["standard"]
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + len(SUITES) + 1 == 50
+    assert options([CONFIGS], "acting") == ACTING
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + len(SUITES) + len(ACTING) + 1 == 53
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiravens.agents.acting.agent import Action, Agent, View, to_action
 from multiravens.agents.acting.conditioning import Conditioning
+from multiravens.agents.acting.options import PLAIN, Acting
 from multiravens.agents.acting.pointer import visual_pointer
 from multiravens.agents.acting.retry import aim, count_tries, note
 from multiravens.agents.networks.patched import Tasks
@@ -21,7 +22,6 @@ from multiravens.data.training.demonstrations import FACTORS, normalise
 from multiravens.errors import UserError
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
-POINTERS = ("reward", "visual")
 BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
@@ -60,10 +60,8 @@ class TransporterAgent(Agent):
         conditioning: which goal images it is shown.
         name: for tables.
         resolution: of views, `full` or `half`.
-        pointer: where the goal pointer comes from, `reward` or `visual`.
+        acting: how it acts; without a pointer there is nothing to choose.
         device: where the network computes.
-        inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
-        patience: tries in vain after which later sub-goals come first; 0 for never.
     """
 
     def __init__(
@@ -72,16 +70,13 @@ class TransporterAgent(Agent):
         conditioning: Conditioning,
         name: str,
         resolution: str,
-        pointer: str = "reward",
+        acting: Acting = PLAIN,
         device: str | torch.device = "cpu",
-        inhibition: float = 0.0,
-        patience: int = 0,
     ) -> None:
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
-        self.pointer = pointer if conditioning.uses_pointer else "none"
-        self.inhibition = inhibition if conditioning.uses_pointer else 0.0
-        self.patience = patience if conditioning.uses_pointer else 0
+        self.pointer = acting.pointer if conditioning.uses_pointer else "none"
+        self.acting = acting if conditioning.uses_pointer else PLAIN
         self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
@@ -112,7 +107,7 @@ class TransporterAgent(Agent):
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
         pointers = [self._pointer(view) for view in views]
-        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
+        aims = [aim(view, pointer, self.acting.patience) for view, pointer in zip(views, pointers, strict=True)]
         goals = self.conditioning.choose(
             aims,
             [view.step for view in views],
@@ -125,7 +120,7 @@ class TransporterAgent(Agent):
         tasks = Tasks.of(known + known[:1] * (batch - len(views)), self.device)
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
-        if self.inhibition or self.patience:
+        if self.acting.inhibition or self.acting.patience:
             for view, pointer, aimed, pick in zip(views, pointers, aims, picks[: len(views)], strict=True):
                 note(view, pointer, aimed, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
@@ -143,11 +138,11 @@ class TransporterAgent(Agent):
 
     def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
         """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""
-        if not self.inhibition:
+        if not self.acting.inhibition:
             return logits
         lowered = np.zeros(logits.shape, np.float32)
         for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            lowered[index] = self.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
+            lowered[index] = self.acting.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
         return logits - torch.from_numpy(lowered).to(self.device)
 
     def _pointer(self, view: View) -> int:

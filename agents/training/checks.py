@@ -5,8 +5,7 @@ from typing import Any
 
 import yaml
 
-from multiravens.agents.acting.load import check_acting
-from multiravens.agents.acting.policy import POINTERS
+from multiravens.agents.acting.options import Acting
 from multiravens.agents.training.devices import PRECISIONS
 from multiravens.errors import UserError, unknown
 from multiravens.options.search import CONFIGS, options
@@ -41,9 +40,7 @@ def check(config: Mapping[str, Any]) -> None:
         raise unknown("precision", str(config["precision"]), PRECISIONS)
     if "conditioning" not in config["agent"]:
         raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
-    if config["pointer"] not in POINTERS:
-        raise unknown("pointer", str(config["pointer"]), POINTERS)
-    check_acting(config["inhibition"], config["patience"])
+    Acting.of(config)
 
 
 def check_threads(threads: object) -> None:

@@ -116,7 +116,7 @@ def _wanted(
         "problem": problem,
         "agent": actor.name,
         "pointer": actor.pointer,
-        **{name: getattr(actor, name) for name in ACTING},
+        **{name: getattr(actor.acting, name) for name in ACTING},
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,

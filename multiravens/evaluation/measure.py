@@ -25,7 +25,7 @@ class Actor(Protocol):
     name: str
     pointer: str
     resolution: str
-    inhibition: float
+    acting: Any
     asks_environment: bool
 
     def act(self, views: Any) -> Any: ...

@@ -10,7 +10,9 @@ import yaml
 
 from multiravens.errors import UserError, quote
 from multiravens.options.annotations import wanted
+from multiravens.options.defaults import choices
 from multiravens.options.plain import parse_yaml, plain
+from multiravens.options.search import CONFIGS
 from multiravens.options.trust import check_parts
 from multiravens.support.files import read_json, read_whole, user_path, write_rows, write_whole
 from multiravens.support.shards import find_shards
@@ -26,12 +28,15 @@ _BUILT = ("agent", "backbone", "fusion", "task_sampling", "step_sampling")
 NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 """Of a problem: it names files and folders."""
 _MOST_PROBLEMS = 1024
+_PLAIN: dict[str, Any] = choices("acting", [CONFIGS])["plain"]
+_OLDER = {name: value for name, value in _PLAIN.items() if name != "pointer"}
+"""Options of acting, with their values in runs and evaluations that are older than an option; all have a pointer."""
+ACTING = tuple(_OLDER)
+"""Their names: how a trained agent acts plays no part in its training."""
 _DECLARED: dict[str, Any] = {
     "problems": list[str] | None,
     "resolution": str,
-    "pointer": str,
-    "inhibition": float,
-    "patience": int,
+    **{name: type(value) for name, value in _PLAIN.items()},
     "demos": int,
     "split": str,
     "steps": int,
@@ -55,8 +60,7 @@ _EVALUATION_FIELDS: dict[str, Any] = {
     "problem": str,
     "agent": str,
     "pointer": str,
-    "inhibition": int | float,
-    "patience": int,
+    **{name: int | float if isinstance(value, float) else type(value) for name, value in _OLDER.items()},
     "weights": str | None,
     "source": str | None,
     "environment": dict,
@@ -65,10 +69,6 @@ _EVALUATION_FIELDS: dict[str, Any] = {
 }
 _YAML_BYTES = 2**18  # a run of ten problems has 7 KB
 _MOST_FIGURES = 2**24  # values in an evaluation: twelve for each episode
-ACTING = ("inhibition", "patience")
-"""Options of how a trained agent acts; they play no part in its training."""
-_OLDER = {"inhibition": 0.0, "patience": 0}
-"""Values of these options in runs and evaluations that are older than the options."""
 
 _MOVED = {
     "multiravens.agents.conditioning": "multiravens.agents.acting.conditioning",
