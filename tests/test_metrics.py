@@ -108,7 +108,7 @@ def test_an_evaluation_with_other_metrics_is_made_anew(outside: Path, capsys: py
         ("mine", "others.nothing", "metric mine gave None for seed 1: give"),
         ("mine", "others.infinite", "metric mine gave inf for seed 1: give"),
         ("mine", "others.deep", "metric mine gave .*: give one level of names"),
-        ("mine", "others.mixed", "metric mine gave a single value for some episodes"),
+        ("mine", "others.mixed", "metric mine gave {'a': 1} for seed 2 and 1 before: give a dictionary for every"),
         (
             "mine",
             "others.mised",
@@ -124,7 +124,7 @@ def test_a_bad_metric_is_one_line_that_names_it(name: str, target: str, message:
     with pytest.raises(UserError, match=message) as error:
         metrics = build_metrics({name: {"_target_": target}})
         rows = [record(seed) for seed in (1, 2)]
-        summary([replace(row, metrics=values_of(metrics, row)) for row in rows])
+        summary([replace(row, metrics=values_of(metrics, row, values_of(metrics, rows[0], {}))) for row in rows])
     assert "\n" not in str(error.value)
 
 
@@ -148,8 +148,8 @@ def test_a_bad_metric_ends_the_command_with_its_line(outside: Path, capsys: pyte
 def test_a_class_a_rate_and_parameters_are_metrics(outside: Path) -> None:
     nodes = {"early": {"_target_": "others.early"}, "above": {"_target_": "others.Above", "credit": 0.4}}
     metrics = build_metrics({**nodes, "share": {"_target_": "others.missed", "share": True}})
-    assert values_of(metrics, record()) == {"early": True, "above": True, "share": 0.5}
-    values = [values_of(metrics, record(steps=steps)) for steps in (2, 2, 4)]
+    assert values_of(metrics, record(), {}) == {"early": True, "above": True, "share": 0.5}
+    values = [values_of(metrics, record(steps=steps), {}) for steps in (2, 2, 4)]
     figures = summary([replace(record(), metrics=each) for each in values])
     assert figures["early"] == 2 / 3 and figures["early_interval"] == list(wilson(2, 3))
 
@@ -179,8 +179,10 @@ def test_results_of_before_are_read_with_the_same_figures(tmp_path: Path) -> Non
         before, now = json.loads(path.read_bytes()), read_evaluation(path)
         for old, new in ((before, now), *((before["beside"][name], now["beside"][name]) for name in before["beside"])):
             rows = [Record(actions=(), **row) for row in new["episodes"]]
-            assert [values_of(ours, row)["mean_return"] for row in rows] == [row.metrics["mean_return"] for row in rows]
-            figures = summary([replace(row, metrics=values_of(ours, row)) for row in rows])
+            assert [values_of(ours, row, {})["mean_return"] for row in rows] == [
+                row.metrics["mean_return"] for row in rows
+            ]
+            figures = summary([replace(row, metrics=values_of(ours, row, {})) for row in rows])
             for key, name in {"mean_return": "mean_return", "success_rate": "full_success"}.items():
                 interval = key.replace("_rate", "") + "_interval"
                 assert old["summary"][key] == new["summary"][name] == figures[name]

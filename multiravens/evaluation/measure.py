@@ -88,8 +88,9 @@ def measure(
             for index, actor in enumerate(actors):
                 if index:
                     lanes.ask("reset", {lane: group[lane] for lane in starts})
-                played = _play(actor, shown, lanes, group, starts)
-                records[index] += [replace(each, metrics=values_of(metrics or {}, each)) for each in played]
+                for played in _play(actor, shown, lanes, group, starts):
+                    first = records[0][0].metrics if records[0] else {}
+                    records[index].append(replace(played, metrics=values_of(metrics or {}, played, first)))
             if update:
                 update(len(records[0]), len(skipped))
     return [Measured(each, skipped) for each in records]

@@ -77,14 +77,20 @@ def build_metrics(nodes: Mapping[str, Any]) -> dict[str, Metric]:
     return built
 
 
-def values_of(metrics: Mapping[str, Metric], record: Record) -> dict[str, Any]:
+def values_of(metrics: Mapping[str, Metric], record: Record, first: Mapping[str, Any]) -> dict[str, Any]:
     """Compute every metric of an episode.
+
+    Args:
+        metrics: by name.
+        record: of the episode.
+        first: what they gave for the first episode; empty for that one.
 
     Returns:
         By name: a bool, an int, a float, or a dictionary of those.
 
     Raises:
-        UserError: a metric raised an error, or gave something else; it names the metric and the seed.
+        UserError: a metric raised an error, or gave something else, or a dictionary for some episodes alone; it names
+            the metric and the seed.
     """
     values: dict[str, Any] = {}
     for name, metric in metrics.items():
@@ -93,7 +99,12 @@ def values_of(metrics: Mapping[str, Metric], record: Record) -> dict[str, Any]:
         except Exception as error:  # of a user's own code, which may raise anything
             reason = " ".join(str(error).split())
             raise UserError(f"metric {name} raised {type(error).__name__} for seed {record.seed}: {reason}") from error
-        values[name] = _plain(given, f"metric {name} gave {quote(given)} for seed {record.seed}")
+        place = f"metric {name} gave {quote(given)} for seed {record.seed}"
+        values[name] = _plain(given, place)
+        if isinstance(values[name], Mapping) != isinstance(first.get(name, values[name]), Mapping):
+            raise UserError(
+                f"{place} and {quote(first[name])} before: give a dictionary for every episode, or for none"
+            )
     return values
 
 
@@ -114,19 +125,13 @@ def summary(records: Sequence[Record]) -> dict[str, Any]:
     Returns:
         `episodes`, and for each metric NAME its figure as NAME and its interval as NAME_interval, or dictionaries of
         them by name.
-
-    Raises:
-        UserError: a metric gave a single value for one episode and a dictionary for another.
     """
     figures: dict[str, Any] = {"episodes": len(records)}
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
-        by_name = [isinstance(value, Mapping) for value in values]
-        if not any(by_name):
+        if not isinstance(values[0], Mapping):
             figures[name], figures[f"{name}_interval"] = summarise(values)
             continue
-        if not all(by_name):
-            raise UserError(f"metric {name} gave a single value for some episodes and a dictionary for others")
         parts = {key: summarise([value.get(key, False) for value in values]) for key in sorted(set().union(*values))}
         figures[name] = {key: mean for key, (mean, _) in parts.items()}
         figures[f"{name}_interval"] = {key: interval for key, (_, interval) in parts.items()}

@@ -93,10 +93,9 @@ class WorkerPool:
         return answered
 
     def stop(self) -> None:
-        """End all processes, at once those that are still busy."""
-        for process, asked in zip(self._processes, self._asked, strict=True):
-            if process:
-                process.end(busy=bool(asked))
+        """End all processes at once."""
+        for process in filter(None, self._processes):
+            process.end()
         self._processes = [None] * len(self._processes)
 
     def _post(self, worker: int) -> None:
@@ -127,7 +126,8 @@ class WorkerPool:
         """Drop a process that died; a new one is asked what was open, after what brings it to where the old one was."""
         process, left = self._processes[worker], self._asked[worker]
         assert process is not None
-        code = process.end(busy=True)
+        code = process.exit_code()
+        process.end()
         self._processes[worker] = None
         if process.began and left:
             self._note_crash(left[0].seed, code)
@@ -180,21 +180,16 @@ class _Process:
         except OSError:
             return  # it has died, which is noticed where its answer is waited for
 
-    def end(self, busy: bool) -> int | None:
-        """End the process, at once if it is busy.
+    def exit_code(self) -> int | None:
+        """Wait for a process that died: its pipe closes a moment before it is gone."""
+        self._process.join(1)
+        return self._process.exitcode
 
-        Returns:
-            Its exit code, if it was dead before.
-        """
-        code = self._process.exitcode
-        if busy:
-            self._process.join(0.1)  # one that was killed has closed its pipe a moment earlier than it is gone
-            code = self._process.exitcode
-            self._process.kill()
-        self.pipe.close()
-        self._process.join(5)
+    def end(self) -> None:
+        """Kill the process; simulators and files need no farewell."""
         self._process.kill()
-        return code
+        self._process.join()
+        self.pipe.close()
 
 
 def _serve(pipe: Connection, make: Callable[[], Callable[..., Any]]) -> None:
