@@ -105,7 +105,7 @@ def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibiti
     view = replace(view, goal_color=view.goal_color.repeat(2, 0), goal_height=view.goal_height.repeat(2, 0))
 
     def aims(patience: int, pointers: Sequence[int], pointer: str = "reward") -> list[int | None]:
-        agent = load_agent(run, pointer, inhibition=inhibition, patience=patience)
+        agent = load_agent(run, pointer=pointer, inhibition=inhibition, patience=patience)
         views = [replace(view, step=step, pointer=each, memory=memory) for step, each in enumerate(pointers)]
         return [agent.score([each])[0].aim for each in views]
 
@@ -119,7 +119,7 @@ def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibiti
 
 def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
     problem = read_config(find_run(run))["problems"][0]
-    robot = Deployed(load_agent(run, "visual", inhibition=3, patience=0), problem)
+    robot = Deployed(load_agent(run, pointer="visual", inhibition=3, patience=0), problem)
     rng = np.random.default_rng(0)
     color = rng.integers(256, size=(2, 320, 160, 3), dtype=np.uint8)
     height = rng.uniform(0, 0.1, (2, 320, 160)).astype(np.float32)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens.errors import UserError, nearest, unknown
-from multiravens.options.compose import CONFIGS, compose, groups, options
+from multiravens.options.compose import compose
 from multiravens.options.instantiate import check, instantiate
+from multiravens.options.search import CONFIGS, groups, options
 from multiravens.options.types import flatten
 
 PRIMARIES = ["demos", "environment", "evaluate", "export", "render", "report", "sweep", "train", "transfer"]
@@ -48,6 +49,8 @@ EVERY_CHOICE = [
     ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
+ACTING = ["as_trained", "plain", "standard"]
+SUITES = ["fifteen", "ten"]
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
@@ -94,14 +97,17 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "program_part", "table", "train"}
+        {"module", "program_part", "table", "train", "metrics", "suite", "acting"}
         | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
-    base = 1  # configs/problem/composed.yaml
+    base = 1 - len(PROBLEMS)  # configs/problem/composed.yaml, on which problems are composed without files
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES) + len(METHODS)
     assert options([CONFIGS], "train") == METHODS
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 74
+    assert options([CONFIGS], "suite") == SUITES
+    assert options([CONFIGS], "metrics") == ["standard"]
+    assert options([CONFIGS], "acting") == ACTING
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + len(SUITES) + len(ACTING) + 1 == 65
 
 
 @pytest.mark.parametrize("name", PRIMARIES)

@@ -10,9 +10,9 @@ import yaml
 
 from multiravens import train, transfer
 from multiravens.experiments import report
-from multiravens.options import compose as configuration
-from multiravens.options.compose import CONFIGS
+from multiravens.options import search as configuration
 from multiravens.options.defaults import chosen_names, defaults_of, differing_options
+from multiravens.options.search import CONFIGS
 from multiravens.support.runs import CONFIG, WEIGHTS, read_config, write_config
 from tests import synthetic
 

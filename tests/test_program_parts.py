@@ -24,7 +24,7 @@ from multiravens.agents.networks.modular.streams import ModularStreams
 from multiravens.agents.networks.patched import Tasks, by_problem
 from multiravens.agents.networks.transporter import StreamMaps, Transporter
 from multiravens.errors import UserError
-from multiravens.options import compose as configuration
+from multiravens.options import search as configuration
 from multiravens.options.trust import check_parts
 from multiravens.support.runs import METRICS, STATE, WEIGHTS, read_config
 from tests import synthetic

@@ -290,7 +290,7 @@ def test_an_agent_that_is_no_transporter_goes_the_whole_way(
     # In the episodes of its demonstrations it does what was done there.
     assert evaluate.main([*MINE, "run=run", "episodes=3", "data=data"]) == 0
     found = json.loads(Path("run/evaluation/placing.json").read_text())
-    assert found["summary"]["success_rate"] == 1 and found["beside"]["random"]["summary"]["success_rate"] < 1
+    assert found["summary"]["full_success"] == 1 and found["beside"]["random"]["summary"]["full_success"] < 1
     capsys.readouterr()
     assert evaluate.main(["run=run", "episodes=1"]) == 2  # without a word of whose class it is
     assert "names 'nearest.Nearest' for agent.network, which is not a class of multi" in capsys.readouterr().err

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from multiravens.agents.acting.agent import Action, View
 from multiravens.agents.acting.conditioning import Conditioning
-from multiravens.agents.acting.policy import POINTERS, NetworkAgent
+from multiravens.agents.acting.options import Acting
+from multiravens.agents.acting.policy import NetworkAgent
 from multiravens.agents.networks.checkpoint import fill, read_tensors
 from multiravens.agents.networks.network import Network, NetworkSpec
 from multiravens.data.training.demonstrations import FACTORS
@@ -33,8 +34,6 @@ _DECLARED: dict[str, Any] = {
     "problems": list[str] | None,
     "resolution": str,
     "pointer": str,
-    "inhibition": float,
-    "patience": int,
 }
 """Types of what every agent is built of."""
 _BYTES = 8
@@ -69,39 +68,28 @@ def build(config: Mapping[str, Any]) -> tuple[Network, Conditioning]:
 
 def load_agent(
     run: str | Path,
-    pointer: str | None = None,
     device: str = "cpu",
-    inhibition: float | None = None,
-    patience: int | None = None,
+    **acting: Any,
 ) -> NetworkAgent:
     """The agent that a run trained.
 
     Args:
         run: the run's folder.
-        pointer: `reward` or `visual` instead of what the run was configured with.
         device: where its network computes.
-        inhibition: of its policy, instead of what the run was configured with; older runs have none.
-        patience: likewise.
+        **acting: options of `Acting` instead of what the run was configured with; None for what it was.
 
     Raises:
-        UserError: the folder is not a run's, its checkpoint does not fit, the pointer is unknown, or inhibition or
-            patience is below 0.
+        UserError: the folder is not a run's, its checkpoint does not fit, or an option of acting can't be met.
     """
     folder = find_run(run)
     config, tensors = read_agent(folder)
-    chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
-    weight = config["inhibition"] if inhibition is None else inhibition
-    tries = config["patience"] if patience is None else patience
-    if chosen not in POINTERS:
-        raise unknown("pointer", str(chosen), POINTERS)
-    check_acting(weight, tries)
+    chosen = Acting.of(config, acting)
     network, conditioning = build(config)
     fill(network, tensors, folder / WEIGHTS)
     network.settle()
     policy = instantiate(config["agent"]["policy"]) if config["agent"]["policy"] else NetworkAgent
-    agent: NetworkAgent = policy(
-        network, conditioning, name, config["resolution"], chosen, device, float(weight), tries
-    )
+    name = str(config["agent"]["name"])
+    agent: NetworkAgent = policy(network, conditioning, name, config["resolution"], chosen, device)
     return agent
 
 
@@ -146,18 +134,6 @@ def _check_finite(network: Network, tensors: Mapping[str, Tensor], path: Path) -
                 f"{path} holds numbers in {quote(name)} that are not finite: an agent would act at random; train "
                 "again, or take an earlier checkpoint"
             )
-
-
-def check_acting(inhibition: object, patience: object) -> None:
-    """Refuse an inhibition that is no weight, or a patience that is no number of tries.
-
-    Raises:
-        UserError: one is none.
-    """
-    if not isinstance(inhibition, int | float) or not 0 <= inhibition < np.inf:
-        raise UserError(f"inhibition={inhibition}: give 0 or more")
-    if not isinstance(patience, int) or patience < 0:
-        raise UserError(f"patience={patience}: give 0 or more tries")
 
 
 class Deployed:
@@ -241,4 +217,4 @@ def load(run: str | Path, problem: str = "", device: str = "cpu") -> Deployed:
     Raises:
         UserError: the folder is not a run's, its checkpoint does not fit, or it does not know the problem.
     """
-    return Deployed(load_agent(run, "visual", device), problem)
+    return Deployed(load_agent(run, device, pointer="visual"), problem)

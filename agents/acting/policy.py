@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiravens.agents.acting.agent import Action, Agent, View, to_action
 from multiravens.agents.acting.conditioning import Conditioning
+from multiravens.agents.acting.options import PLAIN, Acting
 from multiravens.agents.acting.pointer import visual_pointer
 from multiravens.agents.acting.retry import aim, count_tries, note
 from multiravens.agents.networks.patched import Tasks
@@ -21,7 +22,6 @@ from multiravens.data.training.demonstrations import FACTORS, normalise
 from multiravens.errors import UserError
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
-POINTERS = ("reward", "visual")
 BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
@@ -56,13 +56,11 @@ class NetworkAgent(Agent):
         conditioning: which goal images it is shown.
         name: for tables.
         resolution: of views, `full` or `half`.
-        pointer: where the goal pointer comes from, `reward` or `visual`.
+        acting: how it acts; without a pointer there is nothing to choose.
         device: where the network computes.
-        inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
-        patience: tries in vain after which later sub-goals come first; 0 for never.
 
     Attributes:
-        remembers: inhibition and patience have an effect; without it both are 0.
+        remembers: what it makes of failed attempts has an effect; without it `acting` is plain.
     """
 
     remembers = False
@@ -73,16 +71,13 @@ class NetworkAgent(Agent):
         conditioning: Conditioning,
         name: str,
         resolution: str,
-        pointer: str = "reward",
+        acting: Acting = PLAIN,
         device: str | torch.device = "cpu",
-        inhibition: float = 0.0,
-        patience: int = 0,
     ) -> None:
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
-        self.pointer = pointer if conditioning.uses_pointer else "none"
-        retries = conditioning.uses_pointer and self.remembers
-        self.inhibition, self.patience = (inhibition, patience) if retries else (0.0, 0)
+        self.pointer = acting.pointer if conditioning.uses_pointer else "none"
+        self.acting = acting if conditioning.uses_pointer and self.remembers else PLAIN
         self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
@@ -168,11 +163,11 @@ class TransporterAgent(NetworkAgent):
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
         pointers = [self._pointer(view) for view in views]
-        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
+        aims = [aim(view, pointer, self.acting.patience) for view, pointer in zip(views, pointers, strict=True)]
         goals, filled, tasks = self._shown(views, aims, batch)
         maps = self.network.streams(filled, tasks)
         pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
-        if self.inhibition or self.patience:
+        if self.acting.inhibition or self.acting.patience:
             for view, pointer, aimed, pick in zip(views, pointers, aims, picks[: len(views)], strict=True):
                 note(view, pointer, aimed, pick, self._pixel)
         at = torch.from_numpy(picks).to(self.device)
@@ -190,11 +185,11 @@ class TransporterAgent(NetworkAgent):
 
     def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
         """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""
-        if not self.inhibition:
+        if not self.acting.inhibition:
             return logits
         lowered = np.zeros(logits.shape, np.float32)
         for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            lowered[index] = self.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
+            lowered[index] = self.acting.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
         return logits - torch.from_numpy(lowered).to(self.device)
 
 

@@ -25,7 +25,7 @@ from multiravens.support.runs import (
     write_config,
 )
 from multiravens.support.shards import parse_size
-from multiravens.support.statistics import spelled_outcome
+from multiravens.support.statistics import figure_cells, shown_metrics, title
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
@@ -199,11 +199,13 @@ def _results(out: Path, problems: list[str]) -> Iterator[str]:
 def _measured(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
     compared = all("oracle" in content["beside"] for content in contents.values())
-    heads = ["problem", "mean return", "full success", "episodes", *["oracle's return"] * compared]
-    yield markdown_table(heads, [_row(problem, content, compared) for problem, content in contents.items()])
+    shown = shown_metrics(contents.values())
+    heads = ["problem", *map(title, shown), "episodes", *["oracle's return"] * compared]
+    yield markdown_table(heads, [_row(problem, content, shown, compared) for problem, content in contents.items()])
 
 
-def _row(problem: str, content: Mapping[str, Any], compared: bool) -> list[str]:
+def _row(problem: str, content: Mapping[str, Any], shown: list[str], compared: bool) -> list[str]:
     summary = content["summary"]
-    ceiling = [f"{content['beside']['oracle']['summary']['mean_return']:.3f}"] if compared else []
-    return [problem, *spelled_outcome(summary), str(summary["episodes"]), *ceiling]
+    oracle = [row["returned"] for row in content["beside"]["oracle"]["episodes"]] if compared else []
+    ceiling = [f"{sum(oracle) / len(oracle):.3f}"] if compared else []
+    return [problem, *figure_cells(summary, shown), str(summary["episodes"]), *ceiling]

@@ -19,8 +19,8 @@ from multiravens.agents.training.session import learn, report_out_of_memory
 from multiravens.agents.training.trainer import Update
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import choices, defaults_of
+from multiravens.options.problems import parse_problems
 from multiravens.options.types import flatten
-from multiravens.registration import parse_problems
 from multiravens.support.runs import WEIGHTS
 
 LABELS = ("expert", "none")

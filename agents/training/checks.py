@@ -5,11 +5,10 @@ from typing import Any
 
 import yaml
 
-from multiravens.agents.acting.load import check_acting
-from multiravens.agents.acting.policy import POINTERS
+from multiravens.agents.acting.options import Acting
 from multiravens.agents.training.devices import PRECISIONS
 from multiravens.errors import UserError, unknown
-from multiravens.options.compose import CONFIGS, options
+from multiravens.options.search import CONFIGS, options
 
 MOST = 2**20
 """Samples of a batch."""
@@ -46,9 +45,7 @@ def check(config: Mapping[str, Any]) -> None:
             raise UserError(
                 f"this agent has a network and no {name}: give it in the YAML, as in configs/agent/sctn.yaml"
             )
-    if config["pointer"] not in POINTERS:
-        raise unknown("pointer", str(config["pointer"]), POINTERS)
-    check_acting(config["inhibition"], config["patience"])
+    Acting.of(config)
 
 
 def check_threads(threads: object) -> None:

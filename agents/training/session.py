@@ -26,8 +26,8 @@ from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import chosen_names, differing_options
 from multiravens.options.instantiate import instantiate
+from multiravens.options.problems import parse_problems
 from multiravens.options.types import flatten
-from multiravens.registration import parse_problems
 from multiravens.support.files import locked, remove_temporaries, user_path
 from multiravens.support.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
 

@@ -8,8 +8,8 @@ from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
-from multiravens.options.compose import CONFIGS, groups
 from multiravens.options.defaults import choices, defaults_of
+from multiravens.options.search import CONFIGS, groups
 
 _ROLLOUT = "multiravens.evaluation.measure"
 """Plays the episodes; what it plays, and with whom, configurations name by `_target_`."""

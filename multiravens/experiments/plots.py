@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.support.statistics import title
+
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
@@ -62,11 +64,12 @@ def drawn_shares(lines: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Mean return of every run on every problem, with intervals.
+def by_problem(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
+    """Figures of a metric, of every run on every problem, with intervals.
 
     Args:
         rows: `problem`, `label` and `summary` each.
+        metric: that all have.
     """
     problems, labels = _unique(row["problem"] for row in rows), _unique(row["label"] for row in rows)
     width = 1.1 * len(problems) * max(len(labels), 2) * 0.6
@@ -76,34 +79,35 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for row in rows:
         own = beside[row["problem"]]
         at = problems.index(row["problem"]) + (own.index(row["label"]) - (len(own) - 1) / 2) * width
-        mean, (low, high) = row["summary"]["mean_return"], row["summary"]["mean_return_interval"]
+        mean, (low, high) = row["summary"][metric], row["summary"][f"{metric}_interval"]
         color = COLORS[labels.index(row["label"]) % len(COLORS)]
         first = row is next(other for other in rows if other["label"] == row["label"])
         axis.bar(at, mean, width * 0.92, color=color, label=row["label"] if first else None)
         axis.errorbar(at, mean, [[mean - low], [high - mean]], color="#222", capsize=3, linewidth=1)
     axis.set_xticks(range(len(problems)), problems, rotation=15, ha="right")
-    axis.set_ylim(0, 1.05)
-    axis.set_ylabel("mean return")
+    _show_share(axis, 0.0, [row["summary"][f"{metric}_interval"] for row in rows])
+    axis.set_ylabel(title(metric))
     axis.grid(axis="y", alpha=0.25)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _png(figure)
 
 
-def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Full success against the number of demonstrations, a line for each problem and way to train.
+def by_demonstrations(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
+    """Figures of a metric against the number of demonstrations, a line for each problem and way to train.
 
     Args:
         rows: `problem`, `way`, `demos` and `summary` each.
+        metric: that all have.
     """
     figure, axis = pyplot.subplots(figsize=(6.0, 3.6))
     for index, line in enumerate(_unique((row["problem"], row["way"]) for row in rows)):
         own = sorted((row for row in rows if (row["problem"], row["way"]) == line), key=_demos)
-        rates = np.array([row["summary"]["success_rate"] for row in own])
-        bounds = np.array([row["summary"]["success_interval"] for row in own])
+        rates = np.array([row["summary"][metric] for row in own])
+        bounds = np.array([row["summary"][f"{metric}_interval"] for row in own])
         axis.errorbar(
             [row["demos"] for row in own],
             rates,
-            [np.clip(rates - bounds[:, 0], 0, 1), np.clip(bounds[:, 1] - rates, 0, 1)],
+            [np.maximum(rates - bounds[:, 0], 0), np.maximum(bounds[:, 1] - rates, 0)],
             marker="o",
             capsize=3,
             color=COLORS[index % len(COLORS)],
@@ -114,11 +118,17 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.minorticks_off()
     axis.set_xlabel("demonstrations of each problem")
-    axis.set_ylabel("full success")
-    axis.set_ylim(-0.03, 1.05)
+    axis.set_ylabel(title(metric))
+    _show_share(axis, -0.03, [row["summary"][f"{metric}_interval"] for row in rows])
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7)
     return _png(figure)
+
+
+def _show_share(axis: Any, bottom: float, intervals: Sequence[Sequence[float]]) -> None:
+    """Show all from 0 to 1 where all figures lie there; others set their own limits."""
+    if all(0 <= low and high <= 1 for low, high in intervals):
+        axis.set_ylim(bottom, 1.05)
 
 
 def programs(shares: Programs) -> bytes:

@@ -20,7 +20,7 @@ from multiravens.support.files import read_whole, storage_error, user_path, writ
 from multiravens.support.markdown import markdown_table
 from multiravens.support.run_environment import refuse_foreign
 from multiravens.support.runs import ACTING, EVALUATION, METRICS, find_run, read_config, read_evaluation
-from multiravens.support.statistics import spelled_outcome, summarise
+from multiravens.support.statistics import figure_cells, shown_metrics, summarise, title
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
@@ -29,7 +29,7 @@ th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;dis
 h2{margin-top:2em}p.note{color:#686e78}"""
 
 
-NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
+NOTE = "Intervals are 95 %: bootstrap over episodes for means, Wilson for rates."
 _ALL = "all"
 _UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", *ACTING), "")
 _METRICS_BYTES = 2**28
@@ -163,6 +163,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "sampling": _sampling(chosen),
                 **{name: content[name] for name in ACTING},
                 "way": _way(run.config, content),
+                "metrics": content["metrics"],
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
@@ -170,25 +171,33 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 if (problem, name) not in told:
                     told.add((problem, name))
                     figures = {"summary": other["summary"], "skipped": len(other["skipped"])}
-                    yield {"problem": problem, "label": name, "agent": name, **_UNTRAINED, **figures}
+                    own = {"problem": problem, "label": name, "agent": name, "metrics": content["metrics"]}
+                    yield {**own, **_UNTRAINED, **figures}
 
 
 def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Evaluations of several problems as one; of the agents beside, those that are in all."""
+    """Evaluations of several problems as one, with the metrics of a single value that all have; of the agents beside,
+    those that are in all.
+    """
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
     acting = {name: sorted({content[name] for content in contents}) for name in ACTING}
+    own = [set(shown_metrics([content])) for content in contents]
+    metrics = [name for name in shown_metrics(contents) if name in set.intersection(*own)]
     return {
         "agent": contents[0]["agent"],
+        "metrics": metrics,
         **{name: " and ".join(map(str, values)) for name, values in acting.items()},
-        **_pooled(contents),
-        "beside": {name: _pooled(each) for name, each in parts.items()},
+        **_pooled(contents, metrics),
+        "beside": {name: _pooled(each, metrics) for name, each in parts.items()},
     }
 
 
-def _pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    episodes = [row for part in parts for row in part["episodes"]]
-    figures = summarise([float(row["returned"]) for row in episodes], sum(bool(row["success"]) for row in episodes))
+def _pooled(parts: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    rows = [row["metrics"] for part in parts for row in part["episodes"]]
+    figures: dict[str, Any] = {"episodes": len(rows)}
+    for name in metrics:
+        figures[name], figures[f"{name}_interval"] = summarise([row[name] for row in rows])
     return {"summary": figures, "skipped": [row for part in parts for row in part["skipped"]]}
 
 
@@ -197,12 +206,16 @@ def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
     from multiravens.experiments import plots as draw  # matplotlib takes a second to import
 
     made = []
-    if rows:
-        made.append(("returns", "Mean return with 95 % bootstrap intervals.", draw.returns_by_problem(rows)))
-        trained = [row for row in rows if row["demos"] != ""]
-        # Where problems were learned together, one line for all of them says more than ten.
-        trained = [row for row in trained if row["problem"].startswith(_ALL)] or trained
-        made.append(("demonstrations", "Full success with Wilson intervals.", draw.success_by_demonstrations(trained)))
+    trained = [row for row in rows if row["demos"] != ""]
+    # Where problems were learned together, one line for all of them says more than ten.
+    trained = [row for row in trained if row["problem"].startswith(_ALL)] or trained
+    for name in shown_metrics(rows):
+        own, learned = ([row for row in part if name in row["metrics"]] for part in (rows, trained))
+        caption = f"{title(name).capitalize()} with 95 % intervals"
+        made.append((f"{name}_by_problem", f"{caption}.", draw.by_problem(own, name)))
+        if learned:
+            picture = draw.by_demonstrations(learned, name)
+            made.append((f"{name}_by_demonstrations", f"{caption}, by demonstrations.", picture))
     metrics = {run.label: run.metrics for run in runs if run.metrics}
     if metrics:
         names = figure_names(metrics.values())
@@ -273,14 +286,15 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown."""
-    return markdown_table(_HEADINGS, map(_cells, rows)) + "\n"
+    return markdown_table(_headings(rows), _cells(rows)) + "\n"
 
 
 def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, str, bytes]]) -> str:
     """The page, its pictures inside it."""
-    heads = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+    heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in _headings(rows))
     body = "".join(
-        "<tr>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in _cells(row)) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in cells) + "</tr>"
+        for cells in _cells(rows)
     )
     images = "".join(
         f'<h3>{html.escape(caption)}</h3><img alt="{html.escape(name)}" '
@@ -301,12 +315,15 @@ def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Seque
     )
 
 
-_HEADINGS = ("problem", "run", "agent", "demos", "steps", "sampling", "mean return", "full success", "episodes")
+def _headings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return ["problem", "run", "agent", "demos", "steps", "sampling", *map(title, shown_metrics(rows)), "episodes"]
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
-    return [*texts, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
+def _cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    shown = shown_metrics(rows)
+    for row in rows:
+        texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
+        yield [*texts, *figure_cells(row["summary"], shown), str(row["summary"]["episodes"])]
 
 
 def _sources(runs: Sequence[Run]) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from multiravens.options.compose import compose, search_path
+from multiravens.options.compose import compose
+from multiravens.options.search import search_path
 from multiravens.options.types import flatten
 
 NAMED = ("backbone", "task_sampling", "step_sampling")

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from multiravens.errors import UserError, nearest, quote
-from multiravens.options.compose import CONFIGS, search_path
 from multiravens.options.plain import plain
+from multiravens.options.search import CONFIGS, search_path
 from multiravens.options.types import PARTS, flatten
 
 OURS = "multiravens."

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import yaml
 
 from multiravens.errors import UserError, quote
 from multiravens.options.annotations import wanted
+from multiravens.options.defaults import choices
 from multiravens.options.plain import parse_yaml, plain
+from multiravens.options.search import CONFIGS
 from multiravens.options.trust import check_parts
 from multiravens.support.files import read_json, read_whole, user_path, write_rows, write_whole
 from multiravens.support.shards import find_shards
+from multiravens.support.statistics import METRIC_NAME
 
 VERSION = 1
 CONFIG, WEIGHTS, STATE, METRICS = "config.yaml", "weights.safetensors", "state.safetensors", "metrics.jsonl"
@@ -27,12 +30,15 @@ _TRAINED_BY = ("loss", "augmentation")
 NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 """Of a problem: it names files and folders."""
 _MOST_PROBLEMS = 1024
+_PLAIN: dict[str, Any] = choices("acting", [CONFIGS])["plain"]
+_OLDER = {name: value for name, value in _PLAIN.items() if name != "pointer"}
+"""Options of acting, with their values in runs and evaluations that are older than an option; all have a pointer."""
+ACTING = tuple(_OLDER)
+"""Their names: how a trained agent acts plays no part in its training."""
 _DECLARED: dict[str, Any] = {
     "problems": list[str] | None,
     "resolution": str,
-    "pointer": str,
-    "inhibition": float,
-    "patience": int,
+    **{name: type(value) for name, value in _PLAIN.items()},
     "demos": int,
     "split": str,
     "steps": int,
@@ -52,24 +58,20 @@ _DECLARED: dict[str, Any] = {
 }
 """Types of a run's options, as far as they are read again."""
 
-_EVALUATION_FORMAT = ("multiravens-evaluation", 1)
+_EVALUATION_FORMAT = ("multiravens-evaluation", 2)
 _EVALUATION_FIELDS: dict[str, Any] = {
     "problem": str,
     "agent": str,
     "pointer": str,
-    "inhibition": int | float,
-    "patience": int,
+    **{name: int | float if isinstance(value, float) else type(value) for name, value in _OLDER.items()},
     "weights": str | None,
     "source": str | None,
     "environment": dict,
+    "metrics": list,
     "beside": dict,
 }
 _YAML_BYTES = 2**18  # a run of ten problems has 7 KB
 _MOST_FIGURES = 2**24  # values in an evaluation: twelve for each episode
-ACTING = ("inhibition", "patience")
-"""Options of how a trained agent acts; they play no part in its training."""
-_OLDER = {"inhibition": 0.0, "patience": 0}
-"""Values of these options in runs and evaluations that are older than the options."""
 
 _MOVED = {
     "multiravens.agents.conditioning": "multiravens.agents.acting.conditioning",
@@ -223,31 +225,60 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or damaged, or not ours.
     """
-    content = _OLDER | {"source": None} | plain(read_json(path, *_EVALUATION_FORMAT), path, _MOST_FIGURES)
+    content = _OLDER | {"source": None} | plain(read_json(path, *_EVALUATION_FORMAT, oldest=1), path, _MOST_FIGURES)
     parts = [content, *content["beside"].values()] if isinstance(content.get("beside"), dict) else []
+    if content["version"] == 1:
+        content |= {"version": 2, "metrics": ["mean_return", "full_success"]}
+        for part in parts:
+            _name_metrics(part)
     for name, kind in _EVALUATION_FIELDS.items():
         if not parts or name not in content or not isinstance(content[name], kind):
             raise UserError(f"{path} is damaged ({name}): remove it and measure again")
     for part in parts:
-        if not isinstance(part, dict) or not _is_whole(part):
+        if not isinstance(part, dict) or not _is_whole(part, content["metrics"]):
             raise UserError(f"{path} is damaged: remove it and measure again")
     return content
 
 
-def _is_whole(part: Mapping[str, Any]) -> bool:
+def _name_metrics(part: Any) -> None:
+    """Give figures of version 1, which had two metrics of a single value, today's names; damage is told later."""
+    summary, episodes = (part.get(name) for name in ("summary", "episodes")) if isinstance(part, dict) else (None, None)
+    if isinstance(summary, dict):
+        summary["full_success"] = summary.pop("success_rate", None)
+        summary["full_success_interval"] = summary.pop("success_interval", None)
+    for row in episodes if isinstance(episodes, list) else []:
+        if isinstance(row, dict):
+            row["metrics"] = {"mean_return": row.get("returned"), "full_success": row.get("success")}
+
+
+def _is_whole(part: Mapping[str, Any], metrics: Sequence[Any]) -> bool:
     """Tell whether an agent's part of an evaluation has all that tables and plots take from it."""
     summary, episodes = part.get("summary"), part.get("episodes")
     if not isinstance(summary, dict) or not isinstance(episodes, list) or not isinstance(part.get("skipped"), list):
         return False
-    numbers = all(isinstance(summary.get(name), int | float) for name in ("episodes", "mean_return", "success_rate"))
-    intervals = (summary.get(name) for name in ("mean_return_interval", "success_interval"))
-    pairs = all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(bound, int | float) for bound in pair)
-        for pair in intervals
-    )
-    kinds = {"seed": int, "returned": int | float, "success": bool}
+    kinds = {"seed": int, "success": bool, "metrics": dict}
     rows = all(isinstance(row, dict) and all(isinstance(row.get(k), kinds[k]) for k in kinds) for row in episodes)
-    return numbers and pairs and rows
+    return (
+        rows
+        and _is_number(summary.get("episodes"))
+        and all(
+            isinstance(name, str)
+            and METRIC_NAME.fullmatch(name) is not None
+            and (_is_figure(summary, name, episodes) or isinstance(summary.get(name), dict))
+            for name in metrics
+        )
+    )
+
+
+def _is_figure(summary: Mapping[str, Any], name: str, episodes: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether there is a metric's figure, its interval, and its value in each episode."""
+    pair = summary.get(f"{name}_interval")
+    numbers = [summary.get(name), *(row["metrics"].get(name) for row in episodes)]
+    return isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, [*pair, *numbers]))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
@@ -257,4 +288,4 @@ def write_evaluation(path: Path, content: Mapping[str, Any]) -> None:
         UserError: the disk refuses.
     """
     form, version = _EVALUATION_FORMAT
-    write_rows(path, {"format": form, "version": version, **content})
+    write_rows(path, {**content, "format": form, "version": version})

@@ -20,6 +20,7 @@ from multiravens.data.storage.store import DATASET, Store
 from multiravens.data.training.upload import send, upload_together
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, PIXEL, quaternion_yaw, wrap_angle
+from multiravens.options.problems import refused
 from multiravens.support.files import user_path
 
 FACTORS = {"full": 1, "half": 2}
@@ -254,7 +255,9 @@ def _stored(data: Path, problem: str, split: str, demos: int) -> _Source:
     store = Store.open(folder) if there else Store(folder, range(0), {})
     seeds = store.kept() if there else []
     remedy = f"write more with EpisodeWriter, or give demos={len(seeds)}"
-    if not there or "camera" in store.environment:
+    if not there and (reason := refused(problem)):
+        remedy = reason
+    elif not there or "camera" in store.environment:
         command = f"python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}"
         remedy = f"make them with `{command}`"
 
