@@ -21,6 +21,7 @@ from learning import ALL, ROOT, SECONDS, SINGLES, command, measured, option, tim
 
 from multiravens.agents.acting.load import load_agent
 from multiravens.agents.networks.checkpoint import read_tensors
+from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.training.dataset_metrics import in_batches, judging
 from multiravens.agents.training.objectives import Outcome
 from multiravens.data.training.demonstrations import Demonstrations, load
@@ -211,7 +212,7 @@ class Bench:
         episodes, _ = load(self.data, [problem], HELD_OUT, agent.resolution, "validation")
         data = Demonstrations(episodes, agent.resolution)
         samples = np.arange(len(data.steps.task))
-        measure = judging(agent.network, agent.resolution)
+        measure = judging(agent.network)
         found = Outcome(*in_batches(measure, agent.network, agent.conditioning, data, samples, program))
         right = (found.picked * found.placed * found.turned).int()
         return [right[torch.from_numpy(data.steps.episode == index)].tolist() for index in range(len(data.counts))]
@@ -328,13 +329,13 @@ def speeds(bench: Bench, rounds: int = 20) -> None:
     """Print how long the networks of some rows take for one sample, in turn, and with all blocks' outputs mixed."""
     networks = {name: load_agent(bench.run(name)).network for name in SPED}
     reference = load_agent(bench.run("singles-modular")).network
-    reference.streams.body.module.mix = "outputs"  # type: ignore[union-attr, assignment]
+    reference.streams.mix = "outputs"  # type: ignore[assignment]
     networks["singles-modular, outputs mixed"] = reference
     for name in ("singles-modular", "singles-modular, outputs mixed"):
-        for program in networks[name].streams.each_program():  # type: ignore[operator]
-            program.order = None  # sharp programs are orders already
+        for choice in networks[name].streams.choices():  # type: ignore[operator]
+            choice.order = None  # sharp programs are orders already
     seconds: dict[str, list[float]] = {name: [] for name in networks}
-    images, tasks = torch.randn(1, 8, 160, 80), torch.zeros(1, dtype=torch.int64)
+    images, tasks = torch.randn(1, 8, 160, 80), Tasks.of([0])
     with torch.inference_mode():
         for _ in range(rounds):
             for name, network in networks.items():

@@ -17,14 +17,13 @@ from multiravens.agents.adaptation.export import of_the_agent
 from multiravens.experiments.report import NOTE, Run, markdown, read_run, table_rows
 from multiravens.support.markdown import markdown_table
 from multiravens.support.runs import EVALUATION, read_config, write_config
-from multiravens.support.statistics import spelled_outcome
+from multiravens.support.statistics import figure_cells, shown_metrics, title
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 README = ROOT / "README.md"
 START, END = "<!-- made by benchmarks/results.py -->", "<!-- end -->"
 HEADS = ("agent", "network", "resolution", "sampling", "demonstrations", "inhibition", "patience")
-HEADS += ("mean return [95 %]", "full success [95 %]", "episodes")
 
 
 def take(sweep: Path) -> None:
@@ -58,18 +57,20 @@ def overview(tables: Mapping[str, Sequence[Run]]) -> str:
     learned = [row for row in rows if row["problem"].startswith("all ")]
     new = [row for row in rows if row["problem"] in unseen.get(row["label"], ())]
     best_first = sorted(learned, key=lambda row: -row["summary"]["mean_return"])
+    shown = shown_metrics(rows)
+    heads = (*HEADS, *(f"{title(name)} [95 %]" for name in shown), "episodes")
     return "\n\n".join(
         [
-            markdown_table(HEADS, map(_cells, best_first)),
+            markdown_table(heads, [_cells(row, shown) for row in best_first]),
             "On problems that the agent was never trained on:",
-            markdown_table(("problem", *HEADS), [[row["problem"], *_cells(row)] for row in new]),
+            markdown_table(("problem", *heads), [[row["problem"], *_cells(row, shown)] for row in new]),
         ]
     )
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], shown: Sequence[str]) -> list[str]:
     words = [str(row[key]) for key in ("agent", "network", "resolution", "sampling", "demos", "inhibition", "patience")]
-    return [*words, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
+    return [*words, *figure_cells(row["summary"], shown), str(row["summary"]["episodes"])]
 
 
 def texts() -> dict[Path, str]:

@@ -35,10 +35,10 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from multiravens.agents.acting.agent import View
 from multiravens.agents.acting.policy import TransporterAgent
 from multiravens.agents.training.devices import PRECISIONS, fabric_of, tensor_floats
+from multiravens.agents.training.parts import make_augmentations, make_losses, make_objective
 from multiravens.agents.training.session import network_of
 from multiravens.agents.training.trainer import Trainer
 from multiravens.data import Episode
-from multiravens.data.training.augmentation import SE2, move
 from multiravens.data.training.demonstrations import Demonstrations, load
 from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.heightmap import reduce_half
@@ -100,7 +100,9 @@ class Bench:
             conditioning,
             self.data,
             self.sampler,
-            SE2(),
+            make_objective(config),
+            make_losses(config, network),
+            make_augmentations(config),
             Path(tempfile.gettempdir()),
             checkpoint_every=10**9,
             log_every=10**9,
@@ -122,8 +124,8 @@ class Bench:
 
         def once() -> None:
             samples = self.sampler.draw(0).samples
-            inputs = self.trainer.send(samples, motion=self.trainer.motion(samples))
-            move(self.trainer.batch(inputs), inputs.motion)
+            inputs = self.trainer.send(samples, drawn=self.trainer.draw(len(samples)))
+            self.trainer.augment(self.trainer.batch(inputs), inputs.drawn)
 
         return self.batch * steps / _seconds(once, steps, self.device)
 
@@ -137,8 +139,9 @@ class Bench:
     def operations(self) -> float:
         """Floating-point operations that training takes a sample."""
         with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-            outcome, penalty = self.trainer.score(self.trainer.send(self.sampler.draw(0).samples))
-            self.trainer.fabric.backward((outcome.pick + outcome.place + penalty).sum())
+            samples = self.sampler.draw(0).samples
+            inputs = self.trainer.send(samples, drawn=self.trainer.draw(len(samples)))
+            self.trainer.fabric.backward(self.trainer.total(self.trainer.score(inputs), inputs.weights))
         return counter.get_total_flops() / self.batch
 
     def fewest_bytes(self) -> float:

@@ -195,7 +195,8 @@ def _run(task: "Callable[[DictConfig], int | None]", config_name: str, argv: lis
     """Composes, then shows the help or the configuration, or runs the command."""
     from omegaconf import OmegaConf
 
-    from multiravens.options.compose import compose, look_in
+    from multiravens.options.compose import compose
+    from multiravens.options.search import look_in
     from multiravens.options.trust import allow_for_command
 
     arguments = parse(argv)
@@ -222,7 +223,7 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     """Writes a configured command's help: purpose and examples, groups and their choices, options and defaults."""
     from omegaconf import OmegaConf
 
-    from multiravens.options.compose import groups, options, search_path
+    from multiravens.options.search import groups, options, search_path
     from multiravens.options.types import flatten, spell
 
     roots = search_path(config_dirs)
@@ -236,12 +237,12 @@ def _help(config_name: str, config: "DictConfig", config_dirs: Sequence[str]) ->
     ]
     lines += ["  --cfg             print the composed configuration instead of running", "", "choices (GROUP=NAME):"]
     for group in groups(roots):
-        key = "module@problem.modules.KEY" if group == "module" else group
+        key = {"module": "module@problem.modules.KEY", "suite": "problems"}.get(group, group)
         lines += _columns(key, 28, ", ".join(options(roots, group)))
     lines += ["", "options and their values with the choices given (OPTION=VALUE):"]
     remarks = _remarks(roots, config_name)
     for path, value in flatten(OmegaConf.to_container(config)):
-        if not path.endswith("_target_"):
+        if not path.endswith(("_target_", "_partial_")):
             lines += _columns(f"{path:36}  {spell(value)}", 58, _remark(path, remarks))
     return "\n".join(lines)
 
@@ -276,8 +277,10 @@ def _remarks(roots: Sequence[Path], config_name: str) -> dict[str, str]:
     files += [(path, f"{path.parent.name}.") for root in roots for path in sorted(root.glob("*/*.yaml"))]
     remarks = {}
     for path, prefix in files:
-        for key, remark in re.findall(r"^ *(\w+):.*?  # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
-            remarks[f"{prefix}{path.stem}.{key}" if prefix == "module." else prefix + key] = remark
+        text = path.read_text(encoding="utf-8")
+        for key, remark in re.findall(r"^ *(\w+):.*?  # (.+)$", text, re.MULTILINE):
+            own = f"{prefix}{path.stem}.{key}" if prefix == "module." else prefix + key
+            remarks[key if text.startswith("# @package _global_") else own] = remark
     return remarks
 
 
@@ -285,6 +288,8 @@ def _remark(path: str, remarks: Mapping[str, str]) -> str:
     """Returns the comment of an option, or of the dictionary it is in."""
     # A module's options are commented in its own file, under whatever key (placing_2) it is composed.
     key = re.sub(r"^problem\.modules\.([^.]+?)(_\d+)?(?=\.)", r"module.\1", path)
+    # And a loss's or an augmentation's, whatever its name.
+    key = re.sub(r"^(augmentation|loss)\.\w+(?=\.)", r"\1", key)
     while key and key not in remarks:
         key = key.rpartition(".")[0]
     return remarks.get(key, "")

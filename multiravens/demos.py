@@ -11,20 +11,34 @@ from multiravens.data.collecting.collection import Collected, Run, collect
 from multiravens.data.storage.splits import parse_splits
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, unknown
+from multiravens.options.compose import compose
+from multiravens.options.problems import parse_problems
 from multiravens.support.progress import show_progress
 
 _ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
 
 
 def write_demonstrations(config: DictConfig) -> None:
-    """Brings a data set to the number of episodes asked for and says where it is.
+    """Brings data sets to the number of episodes asked for and says where they are.
 
     Args:
-        config: A composed `demos` configuration.
+        config: A composed `demos` configuration; `problems` names several in place of `problem`.
 
     Raises:
         UserError: If an option can't be met, or the disk refuses.
     """
+    if config.problems is None:
+        _write(config)
+        return
+    if config.problem != compose("environment").problem:
+        raise UserError("problems=... takes each problem as it is: leave out problem= and problem.* options")
+    for each in [compose("environment", [f"problem={name}"]).problem for name in parse_problems(config.problems)]:
+        config.problem = each
+        _write(config)
+
+
+def _write(config: DictConfig) -> None:
+    """Brings the data set of one problem to the number of episodes asked for."""
     ranges = parse_splits(OmegaConf.to_container(config.splits, resolve=True))
     if config.split not in ranges:
         raise unknown("split", str(config.split), ranges)

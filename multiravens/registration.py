@@ -1,35 +1,68 @@
-"""Names of problems, and gymnasium ids of the fifteen named ones, registered without loading a simulator."""
+"""Suites, which name several problems, and gymnasium ids of the problems in ours, registered without a simulator."""
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator
+from itertools import chain, combinations, islice
+from pathlib import Path
 
-from multiravens.errors import UserError, quote
+import yaml
 
-MODULES = ("chaining", "placing", "routing", "stacking")
-PROBLEMS = tuple("-".join(names) for count in range(1, 5) for names in combinations(MODULES, count))
-"""The fifteen named problems: singles, pairs, triples and the quadruple."""
-GROUPS = {"all": PROBLEMS, "ten": tuple(name for name in PROBLEMS if name.count("-") in (1, 2))}
-"""Names for several problems; `ten` are the pairs and triples."""
+from multiravens.errors import UserError, quote, unknown
+
+_CONFIGS = Path(__file__).parent / "configs"
+_KEYS = {"modules": str, "together": int, "problems": str}
+_MOST_PROBLEMS = 1000
 
 
-def parse_problems(value: str | Sequence[str]) -> list[str]:
-    """The problems that an option names.
+def read_suites(roots: Iterable[Path]) -> dict[str, tuple[str, ...]]:
+    """Read the suites of folders laid out like `configs/`.
+
+    A suite's file lists `problems`, or `modules` and how many of them are put `together`, or both.
 
     Args:
-        value: a name, a list of names, `all` or `ten`; modules of a named problem may come in any order.
+        roots: folders; of files of one name the first counts.
 
     Returns:
-        Each name once, in the order given.
+        The problems of each suite, by its name; `all` are the problems of ours.
 
     Raises:
-        UserError: it is neither, or empty.
+        UserError: a file is no suite.
     """
-    if isinstance(value, str):
-        value = GROUPS.get(value, [value])
-    if not value or not isinstance(value, Sequence) or not all(isinstance(name, str) and name for name in value):
-        raise UserError(f"problems={quote(value)}: give names as in [placing,chaining], all or ten")
-    ordered = ("-".join(sorted(name.split("-"))) for name in value)
-    return list(dict.fromkeys(found if found in PROBLEMS else name for found, name in zip(ordered, value, strict=True)))
+    paths = (path for root in roots for path in sorted((root / "suite").glob("*.yaml")))
+    first: dict[str, Path] = {}
+    for path in paths:
+        first.setdefault(path.stem, path)
+    return {name: _problems(path) for name, path in first.items()} | {"all": PROBLEMS}
+
+
+def _problems(path: Path) -> tuple[str, ...]:
+    """Combinations of a suite's modules by their number, in alphabetical order, then the problems that it lists."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no suite: give problems: [...], or modules: [...] and together: [...]")
+    for key, items in content.items():
+        if key not in _KEYS:
+            raise unknown(f"key in {path}", str(key), _KEYS)
+        if not isinstance(items, list) or not all(type(item) is _KEYS[key] for item in items):
+            what = "numbers" if _KEYS[key] is int else "names"
+            raise UserError(f"{path} has {quote(items)} for {key}: give a list of {what}")
+    modules = sorted(set(content.get("modules", ())))
+    counts = content.get("together", [1])
+    if modules and not all(1 <= count <= len(modules) for count in counts):
+        raise UserError(f"{path} has {counts} for together: give numbers from 1 to {len(modules)}, its modules")
+    together: Iterator[str] = ("-".join(names) for count in counts for names in combinations(modules, count))
+    found = dict.fromkeys(islice(chain(together, content.get("problems", ())), _MOST_PROBLEMS + 1))
+    if not 1 <= len(found) <= _MOST_PROBLEMS:
+        count = f"more than {_MOST_PROBLEMS}" if found else "no"
+        raise UserError(f"{path} has {count} problems: give 1 to {_MOST_PROBLEMS}")
+    return tuple(found)
+
+
+_OURS = {name for path in (_CONFIGS / "suite").glob("*.yaml") for name in _problems(path)}
+PROBLEMS = tuple(sorted(_OURS, key=lambda name: (name.count("-"), name)))
+"""The fifteen named problems: singles, pairs, triples and the quadruple."""
 
 
 def environment_id(problem: str) -> str:
@@ -38,7 +71,7 @@ def environment_id(problem: str) -> str:
 
 
 def register() -> None:
-    """Register the fifteen problems; importing `multiravens` does it."""
+    """Register the problems of our suites; importing `multiravens` does it."""
     import gymnasium  # which training does without
 
     for problem in PROBLEMS:

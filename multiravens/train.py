@@ -23,9 +23,9 @@ def train(config: DictConfig) -> None:
     figures = carry_out(config, config.trainer, config.run)
     if not figures:
         return  # another of several processes tells
-    shown = ", ".join(f"{name.removeprefix('accuracy_')} {figures[name]:.2f}" for name in figures if "accuracy" in name)
-    print(f"{config.run}: {figures['step']} steps; accuracy of the last batches: {shown or 'not told yet'}")
-    share = figures["own"] / figures["parameters"]
+    last = {name: figures[name] for name in figures if name not in ("own", "parameters")}
+    print(f"{config.run}: {figures['step']} steps; of the last batches: {_short(last) or 'not told yet'}")
+    share = figures["own"] / max(figures["parameters"], 1)
     if figures["step"] < config.steps:
         print(f"stopped after minutes={config.minutes}: the same command takes the {config.steps} steps up where it is")
     print(f"{figures['parameters']} parameters; a problem has {figures['own']} ({share:.2%}) of its own")
@@ -62,10 +62,13 @@ def keep_memory() -> None:
 
 
 def _short(figures: Mapping[str, float]) -> str:
-    """Losses and accuracies in a few words."""
-    losses = f"loss {figures['loss_pick'] + figures['loss_place']:.2f}"
-    names = ("pick", "place", "rotation")
-    return f"{losses}, right " + ", ".join(f"{name} {figures[f'accuracy_{name}']:.0%}" for name in names)
+    """Losses and other figures in a few words."""
+    told = [f"{_words(name)} {value:.2f}" for name, value in figures.items() if name not in ("step", "learning_rate")]
+    return ", ".join(told)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 main = cli.command(train, "train")

@@ -17,9 +17,9 @@ def transfer(config: DictConfig) -> None:
     Raises:
         UserError: If an option can't be met.
     """
-    figures = carry_out(config, config.transferrer, f"{config.problem}, {config.train}")
+    figures = carry_out(config, config.transferrer, f"{config.problem}, {config.train.name}")
     share = figures["trained"] / figures["parameters"]
-    print(f"{config.train} trained {figures['trained']} of {figures['parameters']} parameters ({share:.2%})")
+    print(f"{config.train.name} trained {figures['trained']} of {figures['parameters']} parameters ({share:.2%})")
 
 
 main = cli.command(transfer, "transfer")

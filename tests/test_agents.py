@@ -157,7 +157,7 @@ def random_places(cell: int = 2) -> PlaceLogits:
 def test_places_in_two_parts_are_their_sum(cell: int) -> None:
     places = random_places(cell)
     logits = places.logits()
-    torch.testing.assert_close(places.anywhere(), logits.logsumexp(1))
+    torch.testing.assert_close(places.pixel_logits(), logits.logsumexp(1))
     turns = places.turns(torch.tensor([[5.2, 1.8]] * 3))
     torch.testing.assert_close(turns.log_softmax(1), logits[:, :, 5, 2].log_softmax(1))
 
@@ -218,7 +218,7 @@ def test_every_parameter_gets_a_gradient(streams: Any, goals: int) -> None:
         if isinstance(module, Bank):
             nn.init.normal_(module.weight, std=0.1)
     images = torch.randn(2, 4 * (1 + goals), 32, 16)
-    pick, places, turns, _ = network(
+    pick, places, turns, *_ = network(
         images,
         torch.tensor([[9.5, 7.0], [20.0, 8.2]]),
         torch.tensor([[3.0, 4.0], [9.0, 9.1]]),
@@ -291,10 +291,11 @@ def test_sixteen_bits_score_as_thirty_two_and_leave_pixels_where_they_are(
         trainers.append(Trainer(*arguments, **options))
         return trainers[-1]
 
+    monkeypatch.setattr("multiravens.agents.training.session.Trainer", make)
     for precision, steps in (("32-true", 60), ("bf16-mixed", 1)):
         words = [f"precision={precision}", f"steps={steps}", f"run='{tmp_path / precision}'", f"data='{data}'"]
         config = synthetic.configured("problems=[synthetic]", "demos=6", "backbone=small", *words)
-        learn(config, ["synthetic"], *network_of(config), config, make_trainer=make)
+        learn(config, ["synthetic"], *network_of(config), config)
     fine, coarse = trainers
     coarse.network.load_state_dict(fine.network.state_dict())
     forward = Transporter.forward
@@ -306,7 +307,8 @@ def test_sixteen_bits_score_as_thirty_two_and_leave_pixels_where_they_are(
     monkeypatch.setattr(Transporter, "forward", noted)
     samples = np.arange(len(fine.data.steps.pick))
     with torch.no_grad():
-        expected, found = (torch.stack(list(trainer.score(trainer.send(samples))[0])).mean(1) for trainer in trainers)
+        scored = [trainer.score(trainer.send(samples)) for trainer in trainers]
+    expected, found = (torch.stack([*each.losses.values(), *each.figures.values()]).mean(1) for each in scored)
     assert torch.equal(given[0], given[1])
     torch.testing.assert_close(found[:2], expected[:2], atol=0.02, rtol=0.02)  # losses
     torch.testing.assert_close(found[2:], expected[2:], atol=0.05, rtol=0)  # accuracies

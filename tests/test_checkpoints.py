@@ -13,13 +13,16 @@ from omegaconf import OmegaConf
 
 from multiravens.agents.acting.agent import View
 from multiravens.agents.acting.load import Deployed, load_agent
-from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.agents.acting.policy import NetworkAgent
+from multiravens.agents.adaptation.export import export
+from multiravens.agents.networks.checkpoint import read_tensors, write_tensors
 from multiravens.drawing.rollout import rollout
 from multiravens.envs import from_config
 from multiravens.evaluation.evaluate import main as evaluate
 from multiravens.evaluation.measure import measure
+from multiravens.options.compose import compose
 from multiravens.support.run_environment import environment_of
-from multiravens.support.runs import EVALUATION, find_run, hash_weights, read_config, read_evaluation
+from multiravens.support.runs import EVALUATION, WEIGHTS, find_run, hash_weights, read_config, read_evaluation
 
 FOLDERS = sorted((Path(__file__).parents[1] / "assets" / "checkpoints").iterdir())
 
@@ -76,7 +79,7 @@ def test_it_answers_to_the_bit_on_any_number_of_cores(run: Path) -> None:
     assert np.array_equal(odds[0], odds[1])
 
 
-def tried(agent: TransporterAgent, view: View, pointers: Sequence[int], memory: dict[int, Any]) -> list[np.ndarray]:
+def tried(agent: NetworkAgent, view: View, pointers: Sequence[int], memory: dict[int, Any]) -> list[np.ndarray]:
     """Picks in a picture that nothing changes."""
     views = [replace(view, step=step, pointer=pointer, memory=memory) for step, pointer in enumerate(pointers)]
     return [agent.act([each])[0]["pick_position"] for each in views]
@@ -102,7 +105,7 @@ def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibiti
     view = replace(view, goal_color=view.goal_color.repeat(2, 0), goal_height=view.goal_height.repeat(2, 0))
 
     def aims(patience: int, pointers: Sequence[int], pointer: str = "reward") -> list[int | None]:
-        agent = load_agent(run, pointer, inhibition=inhibition, patience=patience)
+        agent = load_agent(run, pointer=pointer, inhibition=inhibition, patience=patience)
         views = [replace(view, step=step, pointer=each, memory=memory) for step, each in enumerate(pointers)]
         return [agent.score([each])[0].aim for each in views]
 
@@ -116,7 +119,7 @@ def test_out_of_patience_it_goes_for_later_sub_goals_and_undoes_nothing(inhibiti
 
 def test_a_robot_s_agent_remembers_until_it_is_reset(run: Path) -> None:
     problem = read_config(find_run(run))["problems"][0]
-    robot = Deployed(load_agent(run, "visual", inhibition=3, patience=0), problem)
+    robot = Deployed(load_agent(run, pointer="visual", inhibition=3, patience=0), problem)
     rng = np.random.default_rng(0)
     color = rng.integers(256, size=(2, 320, 160, 3), dtype=np.uint8)
     height = rng.uniform(0, 0.1, (2, 320, 160)).astype(np.float32)
@@ -152,3 +155,33 @@ def test_an_episode_that_is_filmed_is_the_one_that_is_measured() -> None:
         filmed = rollout(env, agent, View, seed).run
     assert len(filmed.rewards) == measured.records[0].steps < 18  # of which it would take all without its memory
     assert sum(filmed.rewards) == pytest.approx(measured.records[0].returned)
+
+
+def test_names_of_older_files_are_read_as_todays(tmp_path: Path) -> None:
+    names = {
+        "network.streams.programs.0.pick.logits": "network.streams.programs.0.pick.order.logits",
+        "optimizer.exp_avg.streams.programs.2.key.scale": "optimizer.exp_avg.streams.programs.2.key.affine.scale",
+        "streams.programs.1.query.up": "streams.programs.1.query.adapter.up",
+        "near.held.0.weight": "near.picked_encoder.0.weight",
+        "averaged.near.module.there.2.bias": "averaged.near.module.target_encoder.2.bias",
+        "near.own.0.scale": "near.own.0.scale",
+        "streams.body.own.1.bias": "streams.body.own.1.bias",
+    }
+    write_tensors(tmp_path / WEIGHTS, {name: torch.zeros(1) for name in names}, {})
+    assert set(read_tensors(tmp_path / WEIGHTS)[0]) == set(names.values())
+    write_tensors(tmp_path / WEIGHTS, {name: torch.zeros(1) for name in names.values()}, {})
+    assert set(read_tensors(tmp_path / WEIGHTS)[0]) == set(names.values())
+
+
+def test_an_older_agent_is_exported_with_what_was_measured_of_it(run: Path, tmp_path: Path) -> None:
+    export(config_of("export", [f"run={run}", f"out={tmp_path / 'out'}"]))
+    assert hash_weights(tmp_path / "out") == hash_weights(find_run(run))
+    assert sorted(path.name for path in (tmp_path / "out" / EVALUATION).iterdir()) == sorted(
+        path.name for path in (find_run(run) / EVALUATION).iterdir()
+    )
+
+
+def config_of(command: str, words: Sequence[str]) -> dict[str, Any]:
+    config = OmegaConf.to_container(compose(command, words))
+    assert isinstance(config, dict)
+    return {str(key): value for key, value in config.items()}

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens.errors import UserError, nearest, unknown
-from multiravens.options.compose import CONFIGS, compose, groups, options
+from multiravens.options.compose import compose
 from multiravens.options.instantiate import check, instantiate
+from multiravens.options.search import CONFIGS, groups, options
 from multiravens.options.types import flatten
 
 PRIMARIES = ["demos", "environment", "evaluate", "export", "render", "report", "sweep", "train", "transfer"]
@@ -48,14 +49,21 @@ EVERY_CHOICE = [
     ("motion", "slipping"),
 ]
 MEASURED_AGENTS = ["oracle", "random"]
+ACTING = ["as_trained", "plain", "standard"]
+SUITES = ["fifteen", "ten"]
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
+    *(("augmentation", name) for name in ("none", "se2")),
     *(("backbone", name) for name in ("base", "modular", "resnet43", "small")),
     *(("fusion", name) for name in ("split", "stack")),
+    *(("+program_part@backbone.streams.parts.mine", name) for name in ("adapter", "width")),
+    ("loss", "none"),
     *(("step_sampling", name) for name in ("prioritised", "subgoal", "uniform")),
     *(("task_sampling", name) for name in ("adaptive", "explicit", "horizon", "uniform")),
 ]
+
+METHODS = ["adapter", "full", "harden", "order", "order+patch", "patch", "scratch"]
 
 USER_MODULE = """
 LIMIT = 3
@@ -89,12 +97,17 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "table"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+        {"module", "program_part", "table", "train", "metrics", "suite", "acting"}
+        | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
-    base = 1  # configs/problem/composed.yaml
-    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
+    base = 1 - len(PROBLEMS)  # configs/problem/composed.yaml, on which problems are composed without files
+    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES) + len(METHODS)
+    assert options([CONFIGS], "train") == METHODS
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
+    assert options([CONFIGS], "suite") == SUITES
+    assert options([CONFIGS], "metrics") == ["standard"]
+    assert options([CONFIGS], "acting") == ACTING
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + len(SUITES) + len(ACTING) + 1 == 65
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -121,6 +134,12 @@ def test_agents_that_are_only_measured_bind(name: str) -> None:
 @pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)
 def test_every_choice_of_training_composes_and_its_targets_bind(group: str, name: str) -> None:
     assert check(plain(compose("train", [f"{group}={name}"]))) >= 5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_transfer_composes_and_its_targets_bind(name: str) -> None:
+    config = plain(compose("transfer", [f"train={name}"]))
+    assert check(config["train"]) == 1 + (name == "adapter") and config["train"]["name"] == name
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)

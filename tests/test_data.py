@@ -212,7 +212,7 @@ class TestDeath:
     def test_workers_that_cannot_start_end_the_run_in_one_line(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("multiravens.data.collecting.collection._start_worker", fake_episodes.die)
+        monkeypatch.setattr("multiravens.support.workers._serve", fake_episodes.die)
         with pytest.raises(UserError) as error:
             collect(make_fake, make_store(tmp_path), 6, workers=2)
         assert_one_line(error, "died before their work", "workers=1")

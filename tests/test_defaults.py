@@ -10,9 +10,9 @@ import yaml
 
 from multiravens import train, transfer
 from multiravens.experiments import report
-from multiravens.options import compose as configuration
-from multiravens.options.compose import CONFIGS
+from multiravens.options import search as configuration
 from multiravens.options.defaults import chosen_names, defaults_of, differing_options
+from multiravens.options.search import CONFIGS
 from multiravens.support.runs import CONFIG, WEIGHTS, read_config, write_config
 from tests import synthetic
 
@@ -57,7 +57,7 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def test_options_that_a_run_is_older_than_have_their_defaults(made: Path, run: Path) -> None:
     config, weights = read_config(run), (run / WEIGHTS).read_bytes()
-    later = ("ema", "augmentation.shift", "agent.reach", "backbone.network.fine", "step_sampling", "chosen")
+    later = ("ema", "augmentation.se2.shift", "loss", "agent.reach", "backbone.network.fine", "step_sampling", "chosen")
     write_config(run, without(config, *later))
     assert train.main([*WORDS, f"data={made / 'data'}", f"run={run}"]) == 0
     assert (run / WEIGHTS).read_bytes() == weights
@@ -160,8 +160,16 @@ def test_an_agent_older_than_an_option_can_be_taught(made: Path, run: Path) -> N
 @pytest.mark.parametrize("backbone", ["small", "modular"])
 def test_a_run_from_before_the_classes_moved_is_read_as_today(backbone: str, tmp_path: Path) -> None:
     config = synthetic.configured(f"backbone={backbone}", "task_sampling=adaptive")
-    today = {key: value for key, value in config.items() if key not in ("trainer", "run")}
-    write_config(tmp_path, today)
+    today: Any = {key: value for key, value in config.items() if key not in ("trainer", "run", "loss")}
+    older = without(today, "agent.network", "agent.objective", "agent.policy", "augmentation.se2._target_")
+    older["augmentation"] = older["augmentation"]["se2"]
+    if backbone == "modular":
+        modular = "multiravens.agents.networks.modular.parts.adapter.Adapter"
+        today["backbone"]["streams"]["added"] = {"one": {"adapter": {"_target_": modular, "rank": 3}}}
+        parts = older["backbone"]["streams"].pop("parts")
+        del parts["order"]["_target_"]
+        older["backbone"]["streams"] |= {**parts["order"], "adapters": {"one": 3}}
+    write_config(tmp_path, older)
     written = (tmp_path / CONFIG).read_text()
     before = written
     for rooms in ("agents.acting", "agents.networks"):

@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from multiravens.envs import make
 from multiravens.errors import UserError
-from multiravens.options.compose import CONFIGS, compose, options
+from multiravens.options.compose import compose
+from multiravens.options.search import CONFIGS, options
 from multiravens.sim.domain import TEXTURES, Domain
 from multiravens.support.run_environment import environment_of
 

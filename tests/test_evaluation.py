@@ -15,7 +15,7 @@ from multiravens.data.storage.store import Store
 from multiravens.demos import main as demos
 from multiravens.errors import UserError
 from multiravens.evaluation.evaluate import _out, main
-from multiravens.evaluation.measure import Measured, compare, described, measure
+from multiravens.evaluation.measure import Measured, compare, measure
 from multiravens.evaluation.workers import EnvWorker, EpisodeStart
 from multiravens.options.compose import compose
 from multiravens.support.run_environment import environment_of, refuse_foreign
@@ -152,9 +152,9 @@ def test_an_override_that_equals_the_default_counts_too() -> None:
 
 def test_comparing_takes_the_seeds_that_both_have() -> None:
     def rows(values: dict[int, float]) -> dict[str, Any]:
-        return {"episodes": [{"seed": seed, "returned": value} for seed, value in values.items()]}
+        return {"episodes": [{"seed": seed, "metrics": {"own": value}} for seed, value in values.items()]}
 
-    comparison = compare(rows({1: 1.0, 2: 0.5, 3: 0.0}), rows({2: 0.25, 1: 0.75, 9: 1.0}))
+    comparison = compare(rows({1: 1.0, 2: 0.5, 3: 0.0}), rows({2: 0.25, 1: 0.75, 9: 1.0}), "own")
     assert (comparison.mean, comparison.pairs) == (0.25, 2)
 
 
@@ -166,7 +166,7 @@ def test_the_command_writes_the_same_bytes_again(tmp_path: Path, capsys: pytest.
     assert main(words) == 0
     assert (tmp_path / "stacking.json").read_bytes() == content
     parsed = json.loads(content)
-    assert parsed["beside"]["oracle"]["summary"]["success_rate"] == 1.0
+    assert parsed["beside"]["oracle"]["summary"]["full_success"] == 1.0
     assert parsed["summary"]["episodes"] == len(parsed["episodes"]) == 2
     assert "oracle" in capsys.readouterr().out
 
@@ -264,19 +264,34 @@ def test_seeds_are_those_of_the_demonstrations_own_test_split(
     assert [row["seed"] for row in measured["episodes"]] == [500_001]
 
 
-def test_a_killed_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("moment", [1, 3, 7])
+def test_the_episodes_of_a_killed_worker_go_on_to_the_same_figures(
+    moment: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     class Killing(Random):
-        """Kills a worker at its second action."""
+        """Kills a worker before one of its answers."""
 
         asked = 0
 
         def act(self, views: Sequence[View]) -> list[Action]:
             self.asked += 1
-            if self.asked == 2:
+            if self.asked == moment:
                 multiprocessing.active_children()[0].kill()
             return super().act(views)
 
-    with pytest.raises(UserError, match="a worker was killed"):
+    killing = Killing()
+    assert alone(killing, View, ENVIRONMENT, 4, SEEDS, 2) == alone(Random(), View, ENVIRONMENT, 4, SEEDS)
+    assert killing.asked >= moment and "Traceback" not in capfd.readouterr().err
+
+
+def test_a_seed_that_always_kills_its_worker_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    class Killing(Random):
+        def act(self, views: Sequence[View]) -> list[Action]:
+            for process in multiprocessing.active_children():
+                process.kill()
+            return super().act(views)
+
+    with pytest.raises(UserError, match=r"seed 10000\d was lost 3 times .*exit code -9.*: try fewer workers"):
         alone(Killing(), View, ENVIRONMENT, 4, SEEDS, 2)
     assert "Traceback" not in capfd.readouterr().err
 
@@ -318,8 +333,3 @@ def test_a_foreign_class_in_a_runs_environment_is_not_built(tmp_path: Path) -> N
         refuse_foreign(computed, "mine")
     with pytest.raises(UserError, match="come from elsewhere"):
         environment_of("mine", [], {"environment": {"mine": {"source": "external"}}})
-
-
-def test_described_has_a_summary() -> None:
-    figures = described(alone(Oracle(), View, ENVIRONMENT, 2, SEEDS))["summary"]
-    assert figures["ended"] == {"success": 2} and figures["credit_by_module"] == {"stacking": 1.0}

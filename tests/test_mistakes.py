@@ -146,7 +146,7 @@ def test_a_checkpoint_holds_numbers(
 
 def _spoil(self: Trainer) -> None:
     self.step = 4
-    self._recent = [np.zeros(5, np.float32)]
+    self._figures._recent = [np.zeros(0, np.float32)]
     self.averaged[self._moving[0]].fill_(float("nan"))
 
 

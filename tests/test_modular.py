@@ -13,15 +13,21 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from multiravens.agents.acting.load import build
 from multiravens.agents.networks.isometric import Isometric
-from multiravens.agents.networks.modular.bank import Adapter, Bank, Program, Step, block_residual, entropy, run
+from multiravens.agents.networks.modular.bank import Bank
 from multiravens.agents.networks.modular.grouped import lay_out
+from multiravens.agents.networks.modular.parts.adapter import Adapter
+from multiravens.agents.networks.modular.parts.affine import Affine
+from multiravens.agents.networks.modular.parts.order import BlockChoice, Order, entropy, mixing_weights
+from multiravens.agents.networks.modular.parts.width import Width
+from multiravens.agents.networks.modular.program import Program, ProgramPart, Size, own_of, run_blocks, run_outputs
 from multiravens.agents.networks.modular.streams import STREAMS, ModularStreams
-from multiravens.agents.networks.patched import Patch, Patched, Tasks, by_problem
+from multiravens.agents.networks.patched import PerTaskAffine, TaskAffine, Tasks, by_problem
 from multiravens.agents.networks.transporter import StreamMaps
 from multiravens.errors import UserError
 from multiravens.options.compose import compose
 
 WIDTH, BLOCKS, DEPTH = 16, 3, 5
+SIZE = Size(DEPTH, BLOCKS, WIDTH)
 
 
 @pytest.fixture
@@ -40,11 +46,24 @@ def features() -> Tensor:
 
 
 def program(start: str = "distinct") -> Program:
-    made = Program(DEPTH, BLOCKS, WIDTH, start)
+    made = Program({"order": Order(start), "affine": Affine()}, SIZE)
     with torch.no_grad():
-        made.scale.add_(0.1 * torch.randn_like(made.scale))
-        made.bias.add_(0.1 * torch.randn_like(made.bias))
+        for parameter in made["affine"].parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
     return made
+
+
+def choice_of(made: Program) -> BlockChoice:
+    choice = made["order"]
+    assert isinstance(choice, BlockChoice)
+    return choice
+
+
+def run(features: Tensor, bank: Bank, made: Program, temperature: float = 1.0, **parts: ProgramPart) -> Tensor:
+    order = Order(temperature=temperature)
+    order.anneal(1.0)
+    acting = [(part, own_of(made[name])) for name, part in {"affine": Affine(), **parts}.items()]
+    return run_blocks(features, order.blocks(bank, choice_of(made)), acting)
 
 
 def streams(problems: list[str], **options: object) -> ModularStreams:
@@ -63,25 +82,28 @@ def streams(problems: list[str], **options: object) -> ModularStreams:
 
 def test_mixing_weights_is_mixing_outputs_when_the_program_is_one_hot(bank: Bank, features: Tensor) -> None:
     hard = program("uniform")
+    choice, acting = choice_of(hard), [(Affine(), own_of(hard["affine"]))]
     with torch.no_grad():
-        hard.logits.copy_(torch.randn(DEPTH, BLOCKS))
-    soft = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
-    assert (soft[0] - soft[1]).abs().max() > 1e-2  # or the next line would show nothing
-    hard.discretise()
-    hard.order = None  # as a mixture, of which all but one share are 0
-    outcomes = [run(features, bank, hard, 0.5, mix) for mix in ("weights", "outputs")]
-    hard.freeze_if_one_hot()
-    outcomes.append(run(features, bank, hard))
-    for outcome in outcomes[1:]:
-        torch.testing.assert_close(outcome, outcomes[0], atol=1e-5, rtol=1e-5)
+        choice.logits.copy_(torch.randn(DEPTH, BLOCKS))
+
+    def reference() -> Tensor:
+        return run_outputs(features, bank, mixing_weights(choice.logits, 0.5), acting)
+
+    assert (run(features, bank, hard, 0.5) - reference()).abs().max() > 1e-2  # or the next lines would show nothing
+    choice.discretise()
+    outcomes = [run(features, bank, hard, 0.5), reference()]
+    choice.order = None  # as a mixture, of which all but one share are 0
+    for outcome in outcomes:
+        torch.testing.assert_close(outcome, run(features, bank, hard, 0.5), atol=1e-5, rtol=1e-5)
 
 
 def test_a_hard_program_runs_only_the_blocks_it_names(bank: Bank, features: Tensor) -> None:
     hard = program()
+    choice = choice_of(hard)
     with torch.no_grad():
-        hard.logits.copy_(torch.eye(BLOCKS)[torch.tensor([0, 2, 0, 0, 2])])
-    hard.discretise()
-    assert hard.order == [0, 2, 0, 0, 2]
+        choice.logits.copy_(torch.eye(BLOCKS)[torch.tensor([0, 2, 0, 0, 2])])
+    choice.discretise()
+    assert choice.order == [0, 2, 0, 0, 2]
     before = run(features, bank, hard)
     with torch.no_grad():
         bank.weight[1] = torch.nan
@@ -89,74 +111,51 @@ def test_a_hard_program_runs_only_the_blocks_it_names(bank: Bank, features: Tens
 
 
 def test_hardening_keeps_the_block_of_the_largest_share() -> None:
-    soft = program("uniform")
+    soft = choice_of(program("uniform"))
     with torch.no_grad():
         soft.logits.copy_(torch.randn(DEPTH, BLOCKS, generator=torch.Generator().manual_seed(2)))
     best = soft.logits.argmax(1).tolist()
     soft.discretise()
     assert soft.order == best
-    assert soft.mixing_weights().tolist() == np.eye(BLOCKS)[best].tolist()
+    assert mixing_weights(soft.logits).tolist() == np.eye(BLOCKS)[best].tolist()
 
 
 def test_programs_start_with_an_order_of_their_own_or_the_same_or_none() -> None:
-    orders = [Program(DEPTH, BLOCKS, WIDTH).mixing_weights().argmax(1).tolist() for _ in range(20)]
+    def shares(start: str) -> Tensor:
+        return mixing_weights(Order(start).make(SIZE).logits)
+
+    orders = [shares("distinct").argmax(1).tolist() for _ in range(20)]
     assert all(sorted(order[:BLOCKS]) == list(range(BLOCKS)) and order[BLOCKS:] == order[:2] for order in orders)
     assert len({tuple(order) for order in orders}) > 2
-    assert Program(DEPTH, BLOCKS, WIDTH, "same").mixing_weights().argmax(1).tolist() == [0, 1, 2, 0, 1]
-    torch.testing.assert_close(
-        Program(DEPTH, BLOCKS, WIDTH, "uniform").mixing_weights(), torch.full((DEPTH, BLOCKS), 1 / 3)
-    )
+    assert shares("same").argmax(1).tolist() == [0, 1, 2, 0, 1]
+    torch.testing.assert_close(shares("uniform"), torch.full((DEPTH, BLOCKS), 1 / 3))
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"mask": torch.ones(WIDTH)},
-        {"width": WIDTH},
-        {"adapter": Adapter(torch.randn(4, WIDTH), torch.zeros(WIDTH, 4))},
-    ],
-    ids=["mask", "width", "adapter"],
-)
-def test_fields_of_a_program_do_nothing_by_default(bank: Bank, features: Tensor, field: dict[str, object]) -> None:
-    scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = block_residual(features, bank.part(1), Step(scale, bias))
-    assert plain.abs().max() > 1e-2
-    torch.testing.assert_close(block_residual(features, bank.part(1), Step(scale, bias, **field)), plain)  # type: ignore[arg-type]
+def test_an_adapter_adds_nothing_at_first_and_something_when_filled_in(bank: Bank, features: Tensor) -> None:
+    part, whole = Adapter(4), program()
+    plain = run(features, bank, whole)
+    whole["adapter"] = part.make(SIZE)
+    torch.testing.assert_close(run(features, bank, whole, adapter=part), plain)
+    torch.nn.init.ones_(whole["adapter"].get_parameter("up"))
+    assert (run(features, bank, whole, adapter=part) - plain).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"mask": torch.zeros(WIDTH)},
-        {"width": WIDTH // 2},
-        {"adapter": Adapter(torch.randn(4, WIDTH), torch.ones(WIDTH, 4))},
-    ],
-    ids=["mask", "width", "adapter"],
-)
-def test_fields_of_a_program_do_something_when_filled_in(
-    bank: Bank, features: Tensor, field: dict[str, object]
-) -> None:
-    scale, bias = torch.ones(WIDTH), torch.zeros(WIDTH)
-    plain = block_residual(features, bank.part(1), Step(scale, bias))
-    filled = block_residual(features, bank.part(1), Step(scale, bias, **field))  # type: ignore[arg-type]
-    assert filled.shape == plain.shape and (filled - plain).abs().max() > 1e-2
-
-
-@pytest.mark.parametrize("width", [2, 6, 12])
+@pytest.mark.parametrize("inside", [2, 6, 12, 16])
 def test_a_narrow_block_is_the_whole_one_without_the_channels_that_it_lacks(
-    bank: Bank, features: Tensor, width: int
+    bank: Bank, features: Tensor, inside: int
 ) -> None:
-    part, own = bank.part(1), (torch.ones(WIDTH), torch.zeros(WIDTH))
-    silenced = part.weight.clone()
-    silenced[1, :, width:] = 0.0  # nothing that these channels hold comes out
-    whole = block_residual(features, part._replace(weight=silenced), Step(*own))
-    torch.testing.assert_close(block_residual(features, part, Step(*own, width=width)), whole)
+    part, whole = Width(inside), program()
+    whole["width"] = part.make(SIZE)
+    narrow = run(features, bank, whole, width=part)
+    with torch.no_grad():
+        bank.weight[:, 1, :, inside:] = 0.0  # nothing that these channels hold comes out
+    torch.testing.assert_close(narrow, run(features, bank, whole), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("width", [0, 3, 18])
-def test_a_width_that_parts_a_group_is_refused(bank: Bank, features: Tensor, width: int) -> None:
-    with pytest.raises(ValueError, match=f"width={width}: give a multiple of 2, up to 16"):
-        block_residual(features, bank.part(1), Step(torch.ones(WIDTH), torch.zeros(WIDTH), width=width))
+@pytest.mark.parametrize("inside", [0, 3, 18])
+def test_a_width_that_parts_a_group_is_refused(inside: int) -> None:
+    with pytest.raises(ValueError, match=f"inside={inside}: give a multiple of 2, up to 16"):
+        Width(inside).make(SIZE)
 
 
 def test_every_problem_runs_through_its_own_programs() -> None:
@@ -263,11 +262,11 @@ def test_a_problem_costs_less_than_a_hundredth_at_the_default_size() -> None:
 
 def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_filled_in() -> None:
     layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 2, 1))
-    made = Patched(layers, (nn.GroupNorm, nn.Conv2d), problems=3)
+    made = PerTaskAffine(layers, (nn.GroupNorm, nn.Conv2d), problems=3)
     images, tasks = torch.randn(5, 3, 6, 5), Tasks.of([2, 0, 2, 1, 0])
     torch.testing.assert_close(alone(made, images, tasks), layers(images))
     patch = made.of(2)
-    assert isinstance(patch, Patch)
+    assert isinstance(patch, TaskAffine)
     with torch.no_grad():
         patch.scale.fill_(2.0)
         patch.bias.fill_(0.5)
@@ -275,21 +274,22 @@ def test_patches_of_the_shared_layers_do_nothing_at_first_and_something_when_fil
     assert changed.tolist() == [True, False, True, False, False]
 
 
-def alone(patched: Patched, images: Tensor, tasks: Tasks) -> Tensor:
+def alone(patched: PerTaskAffine, images: Tensor, tasks: Tasks) -> Tensor:
     return by_problem(tasks, lambda task, own: (patched.run(task, images[own]),))[0]
 
 
 def test_shares_draw_near_to_one_hot_as_training_goes_on() -> None:
-    network = streams(["one"], start="uniform", temperature=0.1, entropy=0.5)
-    first = network.each_program()[0]
+    order = Order(start="uniform", temperature=0.1, entropy=0.5)
+    network = streams(["one"], parts={"order": order, "affine": Affine()})
+    first = network.mixing_logits()[0]
     entropies, penalties = [], []
     for share in (0.0, 0.5, 1.0):
         network.anneal(share)
-        entropies.append(entropy(first.logits, network.temperature).item())
+        entropies.append(entropy(first, order.temperature).item())
         penalties.append(network.penalty(torch.zeros(1)).item())
     assert entropies[0] > entropies[1] > entropies[2]
     assert penalties[0] == 0 and penalties[2] == pytest.approx(
-        0.5 * np.mean([entropy(each.logits, 0.1).item() for each in network.each_program()]), rel=1e-4
+        0.5 * np.mean([entropy(each, 0.1).item() for each in network.mixing_logits()]), rel=1e-4
     )
 
 
@@ -302,7 +302,13 @@ def test_a_problem_without_a_program_is_told() -> None:
         network.index("")
 
 
-@pytest.mark.parametrize("options", [{"blocks": 0}, {"blocks": 7, "depth": 6}, {"temperature": 0.0}, {"entropy": -1.0}])
-def test_values_out_of_range_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="give"):
-        ModularStreams(lambda *_: Isometric(8, 2, 0, width=16, depth=0), 1, **options)  # type: ignore[arg-type]
+@pytest.mark.parametrize("options", [{"blocks": 0}, {"blocks": 7, "depth": 6}, {"parts": {"keys": Order()}}])
+def test_values_out_of_range_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give|lacks"):
+        ModularStreams(lambda *_: Isometric(8, 2, 0, width=16, depth=0), 1, **options)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"temperature": 0.0}, "give above 0"), ({"entropy": -1.0}, "0 or")])
+def test_an_order_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Order(**options)  # type: ignore[arg-type]

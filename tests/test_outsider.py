@@ -16,8 +16,9 @@ from multiravens.errors import UserError
 ROOT = Path(__file__).parents[1]
 
 
-def _block(language: str, after: str) -> str:
-    text = (ROOT / "README.md").read_text()
+def block(page: str, language: str, after: str) -> str:
+    """The first block of code in a language that follows some text of a page."""
+    text = (ROOT / page).read_text()
     found = re.search(rf"```{language}\n(.*?)```", text[text.index(after) :], re.DOTALL)
     assert found
     return found[1]
@@ -25,10 +26,10 @@ def _block(language: str, after: str) -> str:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    (tmp_path / "sorting.py").write_text(_block("python", "`sorting.py`:"))
+    (tmp_path / "sorting.py").write_text(block("README.md", "python", "`sorting.py`:"))
     (tmp_path / "my_configs" / "module").mkdir(parents=True)
     (tmp_path / "my_configs" / "module" / "sorting.yaml").write_text(
-        _block("yaml", "`my_configs/module/sorting.yaml`:")
+        block("README.md", "yaml", "`my_configs/module/sorting.yaml`:")
     )
     return tmp_path
 

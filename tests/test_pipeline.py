@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from multiravens import demos, train
 from multiravens.agents.acting.load import load_agent
-from multiravens.agents.acting.policy import TransporterAgent
+from multiravens.agents.acting.policy import NetworkAgent
 from multiravens.drawing import render
 from multiravens.evaluation import evaluate
 from multiravens.experiments import report
@@ -45,7 +45,7 @@ def test_the_report_is_one_page_with_its_pictures_inside(
 ) -> None:
     acted: list[tuple[float | None, int | None]] = []
 
-    def loaded(inhibition: float | None = None, patience: int | None = None, **others: Any) -> TransporterAgent:
+    def loaded(inhibition: float | None = None, patience: int | None = None, **others: Any) -> NetworkAgent:
         acted.append((inhibition, patience))
         return load_agent(inhibition=inhibition, patience=patience, **others)
 
@@ -55,7 +55,10 @@ def test_the_report_is_one_page_with_its_pictures_inside(
     assert acted == [(content["inhibition"], content["patience"]) for content in measured]
     page = (tmp_path / "report.html").read_text()
     pictures = {path.stem for path in tmp_path.glob("*.png")}
-    assert {"returns", "demonstrations", "learning", "drawn_run"} <= pictures
+    figures = {
+        f"{name}_by_{what}" for name in ("mean_return", "full_success") for what in ("problem", "demonstrations")
+    }
+    assert {*figures, "learning", "drawn_run"} <= pictures
     assert any("episode" in name for name in pictures) and any("failure" in name for name in pictures)
     assert page.count("data:image/png;base64,") == len(pictures)
     assert "http" not in page.replace("http-equiv", "")
@@ -106,7 +109,7 @@ def test_a_network_is_named_as_it_is_asked_for(words: list[str], name: str, run:
         ("evaluation/placing.json", '{"format": "multiravens-evaluation", "version": 1}', "is damaged"),
         (
             "evaluation/placing.json",
-            ('"returned": 0.0', '"returned": "much"'),
+            ('"mean_return": 0.0', '"mean_return": "much"'),
             "is damaged: remove it and measure again",
         ),
         ("evaluation/placing.json", ('"weights"', '"height"'), "is damaged (weights): remove it and measure again"),

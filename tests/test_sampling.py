@@ -26,8 +26,8 @@ from multiravens.data.training.sampling import (
     UniformTasks,
 )
 from multiravens.errors import UserError
-from multiravens.options.compose import CONFIGS
 from multiravens.options.instantiate import instantiate
+from multiravens.options.search import CONFIGS
 
 # Goal pointers before each step, by task and demonstration; the last one comes back to a segment that it had left.
 POINTERS = {

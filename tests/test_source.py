@@ -12,7 +12,8 @@ from multiravens.evaluation.source import package_source, users_source
 
 ROOT = Path(source.__file__).parents[1]
 ACTING = {
-    *("evaluation/measure.py", "evaluation/workers.py", "support/statistics.py", "geometry.py", "heightmap.py"),
+    *(f"evaluation/{name}.py" for name in ("measure", "metrics", "record", "workers")),
+    *("support/statistics.py", "geometry.py", "heightmap.py"),
     "assets/ur5e/ur5e.urdf",
     *("envs/__init__.py", "envs/environment.py", "envs/primitive.py", "envs/problem.py", "envs/oracle.py"),
     *("sim/world.py", "sim/cameras.py", "sim/domain.py", "sim/motion.py", "sim/arm.py", "sim/shapes.py"),
@@ -22,7 +23,8 @@ ACTING = {
 }
 OTHERS = {
     *("experiments/report.py", "experiments/plots.py", "drawing/video.py", "experiments/sweep.py"),
-    *("agents/training/trainer.py", "agents/training/session.py"),
+    *(f"agents/training/{name}.py" for name in ("trainer", "session", "objectives", "losses")),
+    *("agents/adaptation/method.py", "data/training/augmentation.py"),
 }
 
 

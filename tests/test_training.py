@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.training.dataset_metrics import shown
 from multiravens.agents.training.devices import tensor_floats
 from multiravens.agents.training.objectives import judge
-from multiravens.agents.training.self_training import OBJECTIVES, UnlabelledTrainer
+from multiravens.agents.training.self_training import OBJECTIVES
 from multiravens.agents.training.session import learn, network_of, train
 from multiravens.agents.training.trainer import Inputs, Trainer
-from multiravens.data.training.augmentation import SE2, moved
+from multiravens.data.training.augmentation import SE2
 from multiravens.data.training.demonstrations import Demonstrations
 from multiravens.errors import UserError
 from multiravens.options.compose import compose
@@ -90,7 +89,7 @@ def test_losses_that_come_late_are_not_lost_with_a_killed_run(
     kill_at: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU, whose figures are waited for two steps later.
-    monkeypatch.setattr("multiravens.agents.training.trainer.LAGS", {"cpu": 2})
+    monkeypatch.setattr("multiravens.agents.training.figures.LAGS", {"cpu": 2})
     words = ["steps=8", "checkpoint_every=2", "step_sampling=prioritised", "task_sampling=adaptive"]
     whole, killed = (configured(data, tmp_path / name, *words) for name in ("whole", "killed"))
     train(whole)
@@ -139,20 +138,16 @@ class Asked(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-TRAINERS = {"labelled": Trainer} | {name: partial(UnlabelledTrainer, name) for name in OBJECTIVES}
-
-
 @pytest.mark.parametrize(
-    ("trainer", "extra"), [("labelled", []), ("labelled", MODULAR), ("entropy", MODULAR), ("consistency", MODULAR)]
+    ("objective", "extra"), [("", []), ("", MODULAR), ("entropy", MODULAR), ("consistency", MODULAR)]
 )
 def test_a_step_sends_once_and_then_asks_the_host_for_nothing(
-    trainer: str, extra: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    objective: str, extra: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[int] = []
-    kind = UnlabelledTrainer if trainer in OBJECTIVES else Trainer
-    score = kind.score
+    score = Trainer.score
 
-    def alone(self: Any, inputs: Inputs) -> Any:
+    def alone(self: Trainer, inputs: Inputs) -> Any:
         sent.append(self.step)
         with monkeypatch.context() as patch, Asked() as asked:
             patch.delattr(torch, "from_numpy")
@@ -160,10 +155,10 @@ def test_a_step_sends_once_and_then_asks_the_host_for_nothing(
         assert asked.counted == 0
         return scored
 
-    monkeypatch.setattr(kind, "score", alone)
+    monkeypatch.setattr(Trainer, "score", alone)
     config = configured(data, tmp_path / "run", *extra, "steps=3", "task_sampling=adaptive")
     problems: Any = config["problems"]
-    learn(config, problems, *network_of(config), config, make_trainer=TRAINERS[trainer])
+    learn(config, problems, *network_of(config), config, objective=OBJECTIVES[objective]() if objective else None)
     assert sent == [0, 1, 2]
 
 
@@ -206,7 +201,7 @@ def test_bfloat16_gives_nearly_the_losses_and_gradients_of_float32(data: Path) -
         network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             scored = network(batch.images, batch.pick, batch.place, Tasks.of([0] * 8))
-        outcome = judge(scored, batch, "half")
+        outcome = judge(scored, batch)
         (outcome.pick + outcome.place).mean().backward()
         outcomes.append(torch.stack([outcome.pick, outcome.place]).detach())
         gradients.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
@@ -308,9 +303,9 @@ def test_picture_pick_and_place_move_together() -> None:
     demonstrations = Demonstrations({"synthetic": [synthetic.episode(seed) for seed in range(8)]}, "full")
     samples = np.arange(len(demonstrations.steps.task))
     batch = demonstrations.batch(samples, demonstrations.steps.pointer[samples, None])
-    warp = SE2().draw(batch.pick.numpy(), batch.place.numpy(), (320, 160), np.random.default_rng(0))
-    turned = moved(batch, warp)
-    assert np.abs(warp.turn).max() > 0.3
+    se2 = SE2()
+    turned = se2.apply(batch, torch.from_numpy(se2.draw(len(samples), (320, 160), np.random.default_rng(0))))
+    assert (turned.pick - batch.pick).abs().max() > 20
     for index in samples:
         for name, channel in (("pick", 3), ("place", 7)):  # height of the observation, and of the goal
             row, column = getattr(turned, name)[index].round().long().tolist()
@@ -320,8 +315,9 @@ def test_picture_pick_and_place_move_together() -> None:
 def test_moving_nothing_changes_nothing() -> None:
     demonstrations = Demonstrations({"synthetic": [synthetic.episode(1)]}, "full")
     batch = demonstrations.batch(np.array([0]), np.array([[0]]))
-    warp = SE2(0.0, 0.0).draw(batch.pick.numpy(), batch.place.numpy(), (320, 160), np.random.default_rng(0))
-    torch.testing.assert_close(moved(batch, warp).images, batch.images, atol=1e-3, rtol=0)
+    still = SE2(0.0, 0.0)
+    drawn = torch.from_numpy(still.draw(1, (320, 160), np.random.default_rng(0)))
+    torch.testing.assert_close(still.apply(batch, drawn).images, batch.images, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("extra", [[], MODULAR], ids=["plain", "modular"])

@@ -67,7 +67,12 @@ def test_a_compiler_that_fails_is_told_in_one_line(data: Path, tmp_path: Path) -
         (["agent.rotations=0"], "agent.rotations=0: give 1 or more"),
         (["agent.cell=0.0125"], "agent.cell=0.0125 is 2 pixels: give a multiple of the stride, 4"),
         (["backbone.network.stride=6"], "backbone.network.stride=6: give a divisor of 160 and 80"),
-        (["augmentation.turn_degrees=-1.0"], "augmentation: turn_degrees"),
+        (["augmentation.se2.turn_degrees=-1.0"], "SE2: turn_degrees=-1.0, shift=0.16667: give 0 or more"),
+        (
+            ["augmentation.turn_degrees=20.0"],
+            "unknown option 'augmentation.turn_degrees': choose from augmentation.se2.t",
+        ),
+        (["augmentation=se3"], "unknown augmentation 'se3': choose from se2"),
     ],
 )
 def test_bad_input_is_told_in_one_line(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:

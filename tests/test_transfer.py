@@ -107,7 +107,7 @@ def test_a_new_problem_starts_from_the_nearest_known_one(run: Path, data: Path, 
     words = [f"run={run}", "problem=new", "train=patch", f"data={data}", f"out={tmp_path / 'new'}", *SHORT]
     transfer(plain("transfer", *words))
     after = weights(tmp_path / "new")
-    orders = [after[f"streams.programs.{index}.pick.logits"] for index in range(3)]
+    orders = [after[f"streams.programs.{index}.pick.order.logits"] for index in range(3)]
     assert any(torch.equal(orders[2], known) for known in orders[:2]) and not torch.equal(orders[0], orders[1])
 
 
@@ -143,7 +143,7 @@ def test_hardened_programs_run_their_blocks_alone(run: Path, tmp_path: Path) -> 
     assert main([f"run={run}", "train=harden", f"out={tmp_path / 'hard'}"]) == 0
     soft, hard = load_agent(run).network.streams, load_agent(tmp_path / "hard").network.streams
     assert isinstance(soft, ModularStreams) and isinstance(hard, ModularStreams)
-    for before, after in zip(soft.each_program(), hard.each_program(), strict=True):
+    for before, after in zip(soft.choices(), hard.choices(), strict=True):
         assert before.order is None and after.order == before.logits.argmax(1).tolist()
 
 
@@ -151,7 +151,7 @@ def test_a_hardened_program_can_be_taught_an_order_again(run: Path, data: Path, 
     assert main([f"run={run}", "train=harden", f"out={tmp_path / 'hard'}"]) == 0
     words = [f"run={tmp_path / 'hard'}", "problem=new", "train=order", f"data={data}", f"out={tmp_path / 'new'}"]
     assert main([*words, *SHORT]) == 0
-    logits = weights(tmp_path / "new")["streams.programs.2.pick.logits"]
+    logits = weights(tmp_path / "new")["streams.programs.2.pick.order.logits"]
     assert bool(logits.isfinite().all()) and logits.unique().numel() > 2
     for name, tensor in weights(tmp_path / "hard").items():
         assert torch.equal(weights(tmp_path / "new")[name], tensor), name
@@ -163,14 +163,14 @@ def test_a_hardened_order_stays_where_only_the_patch_is_trained(run: Path, data:
     assert main([*words, *SHORT]) == 0
     streams = load_agent(tmp_path / "new").network.streams
     assert isinstance(streams, ModularStreams)
-    assert all(program.order is not None for program in streams.each_program())
+    assert all(choice.order is not None for choice in streams.choices())
 
 
 def test_new_programs_start_as_they_are_told(run: Path, data: Path, tmp_path: Path) -> None:
     for start, even in (("uniform", True), ("distinct", False)):
         words = [f"run={run}", "problem=new", "train=patch", f"start={start}", f"data={data}"]
         assert main([*words, f"out={tmp_path / start}", *SHORT]) == 0
-        logits = weights(tmp_path / start)["streams.programs.2.key.logits"]
+        logits = weights(tmp_path / start)["streams.programs.2.key.order.logits"]
         assert bool((logits == 0).all()) == even, start
 
 
@@ -179,7 +179,7 @@ def test_orders_learn_at_the_pace_of_what_they_stand_for(run: Path, data: Path, 
     for rate in (1e-12, 0.05):
         words = [f"run={run}", "problem=new", "train=order", f"learning_rate={rate}", f"data={data}", *SHORT]
         transfer(plain("transfer", *words, f"out={tmp_path / str(rate)}"))
-        ends.append(weights(tmp_path / str(rate))["streams.programs.2.key.logits"])
+        ends.append(weights(tmp_path / str(rate))["streams.programs.2.key.order.logits"])
     # At the last temperature, 0.1, a logit counts fifty times: three whole steps would lock a program for good.
     assert 0 < (ends[1] - ends[0]).abs().max() < 3 * 0.05 / 50
 
@@ -189,12 +189,10 @@ def test_a_user_may_give_the_order(run: Path, data: Path, tmp_path: Path) -> Non
     assert main([*words, f"out={tmp_path / 'new'}", *SHORT]) == 0
     streams = load_agent(tmp_path / "new").network.streams
     assert isinstance(streams, ModularStreams)
-    assert [program.order for program in streams.programs_of("new")] == [[1, 1, 0]] * 3
+    assert [choice.order for choice in streams.choices("new")] == [[1, 1, 0]] * 3
     known = load_agent(run).network.streams
     assert isinstance(known, ModularStreams)
-    assert [program.order for program in streams.programs_of("one")] == [
-        program.order for program in known.programs_of("one")
-    ]
+    assert [choice.order for choice in streams.choices("one")] == [choice.order for choice in known.choices("one")]
 
 
 def test_a_problem_taught_with_an_adapter_keeps_it_when_adapted(run: Path, data: Path, tmp_path: Path) -> None:
@@ -202,7 +200,7 @@ def test_a_problem_taught_with_an_adapter_keeps_it_when_adapted(run: Path, data:
     assert main([*words, *SHORT]) == 0
     words = [f"run={tmp_path / 'new'}", "problem=new", "train=order", "labels=none", f"data={data}"]
     assert main([*words, f"out={tmp_path / 'adapted'}", *SHORT]) == 0
-    name = "streams.programs.2.pick.up"
+    name = "streams.programs.2.pick.adapter.up"
     assert torch.equal(weights(tmp_path / "adapted")[name], weights(tmp_path / "new")[name])
 
 
@@ -257,7 +255,10 @@ def test_a_domain_of_another_name_gets_programs_of_its_own(start: str, run: Path
     before, after = weights(run), weights(tmp_path / "new")
     for name, tensor in before.items():
         assert torch.equal(after[name], tensor), name
-    orders = [after["streams.programs.2.pick.logits"], *(before[f"streams.programs.{at}.pick.logits"] for at in (0, 1))]
+    orders = [
+        after["streams.programs.2.pick.order.logits"],
+        *(before[f"streams.programs.{at}.pick.order.logits"] for at in (0, 1)),
+    ]
     assert any(torch.equal(orders[0], order) for order in orders[1:])
     if start == "two":
         assert torch.equal(orders[0], orders[2])

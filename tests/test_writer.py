@@ -16,7 +16,7 @@ from multiravens.data.storage.splits import known_splits
 from multiravens.data.storage.writer import EpisodeWriter
 from multiravens.errors import UserError
 from multiravens.geometry import quaternion_yaw
-from multiravens.options.compose import CONFIGS
+from multiravens.options.search import CONFIGS
 from multiravens.support.files import locked
 from tests.fake_episodes import ENVIRONMENT, assert_one_line, scene
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.agents.acting.options import PLAIN, Acting
 from multiravens.geometry import BOUNDS, yaw_quaternion
 
 Action = dict[str, NDArray[np.float32]]
@@ -53,16 +54,14 @@ class Agent(ABC):
         pointer: `reward` if views must carry the pointer, `visual` if it is never shown, `none` if it makes no
             difference.
         resolution: of the views, `full` or `half`.
-        inhibition: by how much it shuns what it tried in vain; 0 for agents that do not.
-        patience: tries in vain after which it goes for later sub-goals first; 0 for agents that do not.
+        acting: how it acts on failed attempts; its pointer is told by `pointer`.
         asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
     """
 
     name: str
     pointer: str = "none"
     resolution: str = "full"
-    inhibition: float = 0.0
-    patience: int = 0
+    acting: Acting = PLAIN
     asks_environment: bool = False
 
     @abstractmethod

@@ -1,26 +1,27 @@
 """Building agents from configurations and from run folders."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from multiravens.agents.acting.agent import Action, View
 from multiravens.agents.acting.conditioning import Conditioning
-from multiravens.agents.acting.policy import POINTERS, TransporterAgent
+from multiravens.agents.acting.options import Acting
+from multiravens.agents.acting.policy import NetworkAgent
 from multiravens.agents.networks.checkpoint import fill, read_tensors
-from multiravens.agents.networks.transporter import CHANNELS, SplitStreams, Transporter
+from multiravens.agents.networks.network import Network, NetworkSpec
 from multiravens.data.training.demonstrations import FACTORS
 from multiravens.errors import UserError, quote, unknown
-from multiravens.geometry import PIXEL, SHAPE
+from multiravens.geometry import SHAPE
 from multiravens.heightmap import at_resolution
-from multiravens.options.annotations import wanted
+from multiravens.options.annotations import check_declared
 from multiravens.options.instantiate import instantiate
-from multiravens.options.types import flatten
 from multiravens.picture_checks import check_color, check_height, check_table
 from multiravens.support.runs import CONFIG, WEIGHTS, find_run, read_config
 from multiravens.support.shards import find_shards
@@ -28,136 +29,68 @@ from multiravens.support.shards import find_shards
 _DECLARED: dict[str, Any] = {
     "agent.name": str,
     "agent.conditioning": Conditioning,
-    "agent.features": int,
-    "agent.cell": float,
-    "agent.reach": float,
-    "agent.crop": float,
-    "agent.rotations": int,
-    "backbone.network": Callable[..., Any],
-    "backbone.streams": Callable[..., Any] | None,
-    "fusion": Callable[..., Any],
+    "agent.network": Callable[..., Any],
+    "agent.policy": Callable[..., Any] | None,
     "problems": list[str] | None,
     "resolution": str,
     "pointer": str,
-    "inhibition": float,
-    "patience": int,
 }
-"""Types of what an agent is built of."""
-_MOST_PARTS = 1024
-"""Channels, blocks or steps of a network; a thousand blocks take seconds to build, and no network here has fifty."""
-_MOST_TURNS, _LARGEST_SQUARE = 360, 0.5
-"""Turns told apart, and side [m] of a square that is turned, half the table: what memory they take, no weight tells."""
+"""Types of what every agent is built of."""
 _BYTES = 8
 """Of a number in a file of weights at most."""
 
 
-def build(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+def build(config: Mapping[str, Any]) -> tuple[Network, Conditioning]:
     """Make a network and its conditioning.
 
     Args:
-        config: of a run: `agent`, `fusion`, `backbone`, `problems` and `resolution`.
+        config: of a run: `agent`, `problems`, `resolution`, and what its network is made of.
 
     Raises:
         UserError: a value that is refused.
     """
-    agent, backbone = config["agent"], config["backbone"]
-    _check_parts(config)
     if config["resolution"] not in FACTORS:
         raise unknown("resolution", str(config["resolution"]), FACTORS)
-    conditioning: Conditioning = instantiate(agent["conditioning"])
-    fusion = backbone["streams"] or config["fusion"]
-    if backbone["streams"] and instantiate(config["fusion"]).func is SplitStreams:
-        raise UserError("this backbone brings its own streams, with stacked goals: use fusion=stack, or backbone=small")
-    network, made = instantiate(backbone["network"]), list[nn.Module]()
-
-    def noted(*arguments: Any, **options: Any) -> nn.Module:
-        made.append(network(*arguments, **options))
-        return made[-1]
-
+    rows, columns = (side // FACTORS[config["resolution"]] for side in SHAPE)
+    conditioning: Conditioning = instantiate(config["agent"]["conditioning"])
+    problems = list(config["problems"] or ["placing"])
+    make = instantiate(config["agent"]["network"])
+    if not isinstance(make, partial):
+        raise UserError("agent.network is made by its run: give _partial_: true beside its _target_")
     try:
-        streams = instantiate(fusion)(
-            backbone=noted,
-            goals=conditioning.images,
-            features=agent["features"],
-            problems=config["problems"] or ["placing"],
-        )
+        network = make(NetworkSpec(conditioning.images, (rows, columns), problems, config))
     except ValueError as error:
         raise UserError(str(error)) from error
-    for stride in sorted({_stride(each) for each in made} or {1}):
-        _check_sizes(agent, stride, FACTORS[config["resolution"]])
-    pixel = PIXEL * FACTORS[config["resolution"]]
-    cell, crop = max(round(agent["cell"] / pixel), 1), max(round(agent["crop"] / pixel), 1)
-    reach = max(round(agent["reach"] / pixel / cell), 1)
-    channels = CHANNELS * (1 + conditioning.images)
-    return Transporter(streams, channels, crop, agent["rotations"], cell, reach), conditioning
-
-
-def _stride(network: nn.Module) -> int:
-    """Side of a network's patches [pixels], by its attribute: its configuration may leave that to a default."""
-    stride = getattr(network, "stride", 1)
-    return stride if isinstance(stride, int) else 1  # a convolution has a pair
-
-
-def _check_parts(config: Mapping[str, Any]) -> None:
-    """Refuse numbers that would make a network larger than any is."""
-    sizes = flatten({name: config[name] for name in ("agent", "backbone", "fusion")})
-    for path, value in sizes:
-        if type(value) is int and value > _MOST_PARTS:
-            raise UserError(f"{path}={value}: give at most {_MOST_PARTS}")
-
-
-def _check_sizes(agent: Mapping[str, Any], stride: int, factor: int) -> None:
-    for name in ("features", "rotations"):
-        if not agent[name] >= 1:
-            raise UserError(f"agent.{name}={agent[name]}: give 1 or more")
-    if agent["rotations"] > _MOST_TURNS:
-        raise UserError(f"agent.rotations={agent['rotations']}: give at most {_MOST_TURNS}")
-    for name in ("cell", "reach", "crop"):
-        if not 0 < agent[name] <= _LARGEST_SQUARE:
-            raise UserError(f"agent.{name}={agent[name]}: give more than 0 and at most {_LARGEST_SQUARE} [m]")
-    sides = [side // factor for side in SHAPE]
-    cell = max(round(agent["cell"] / (PIXEL * factor)), 1)
-    if stride < 1 or any(side % stride for side in sides):
-        raise UserError(f"backbone.network.stride={stride}: give a divisor of {sides[0]} and {sides[1]}")
-    if cell % stride or any(side % cell for side in sides):
-        raise UserError(
-            f"agent.cell={agent['cell']} is {cell} pixels: give a multiple of the stride, {stride}, that divides "
-            f"{sides[0]} and {sides[1]}"
-        )
+    if not isinstance(network, Network):
+        raise UserError(f"agent.network makes a {type(network).__name__}: give a class of {Network.__module__}.Network")
+    return network, conditioning
 
 
 def load_agent(
     run: str | Path,
-    pointer: str | None = None,
     device: str = "cpu",
-    inhibition: float | None = None,
-    patience: int | None = None,
-) -> TransporterAgent:
+    **acting: Any,
+) -> NetworkAgent:
     """The agent that a run trained.
 
     Args:
         run: the run's folder.
-        pointer: `reward` or `visual` instead of what the run was configured with.
         device: where its network computes.
-        inhibition: of `TransporterAgent`, instead of what the run was configured with; older runs have none.
-        patience: likewise.
+        **acting: options of `Acting` instead of what the run was configured with; None for what it was.
 
     Raises:
-        UserError: the folder is not a run's, its checkpoint does not fit, the pointer is unknown, or inhibition or
-            patience is below 0.
+        UserError: the folder is not a run's, its checkpoint does not fit, or an option of acting can't be met.
     """
     folder = find_run(run)
     config, tensors = read_agent(folder)
-    chosen, name = pointer or config["pointer"], str(config["agent"]["name"])
-    weight = config["inhibition"] if inhibition is None else inhibition
-    tries = config["patience"] if patience is None else patience
-    if chosen not in POINTERS:
-        raise unknown("pointer", str(chosen), POINTERS)
-    check_acting(weight, tries)
+    chosen = Acting.of(config, acting)
     network, conditioning = build(config)
     fill(network, tensors, folder / WEIGHTS)
-    network.streams.settle()
-    return TransporterAgent(network, conditioning, name, config["resolution"], chosen, device, float(weight), tries)
+    network.settle()
+    policy = instantiate(config["agent"]["policy"]) if config["agent"]["policy"] else NetworkAgent
+    name = str(config["agent"]["name"])
+    agent: NetworkAgent = policy(network, conditioning, name, config["resolution"], chosen, device)
+    return agent
 
 
 def read_agent(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -167,7 +100,7 @@ def read_agent(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         UserError: the folder is not a run's, or a value or a weight is missing, damaged, too large or not finite.
     """
     config = read_config(folder)
-    _check_types(config, folder / CONFIG)
+    check_declared(config, _DECLARED, folder / CONFIG)
     with torch.device("meta"):  # takes no memory
         network, _ = build(config)
     _check_file_sizes(network, folder)
@@ -176,19 +109,7 @@ def read_agent(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, tensors
 
 
-def _check_types(config: Mapping[str, Any], path: Path) -> None:
-    """Refuse a run's configuration that lacks what an agent is built of, or has something else there."""
-    for name, annotation in _DECLARED.items():
-        found: Any = config
-        for step in name.split("."):
-            if not isinstance(found, Mapping) or step not in found:
-                raise UserError(f"{path} lacks a value or has a wrong one: there is no {name}")
-            found = found[step]
-        if text := wanted(found, annotation):
-            raise UserError(f"{path} lacks a value or has a wrong one: {name} is {quote(found)}, not {text}")
-
-
-def _check_file_sizes(network: Transporter, folder: Path) -> None:
+def _check_file_sizes(network: Network, folder: Path) -> None:
     """Refuse weights of another size than the configured network's, before memory is taken for either."""
     tensors = network.state_dict()
     count = sum(tensor.numel() for tensor in tensors.values())
@@ -201,29 +122,18 @@ def _check_file_sizes(network: Transporter, folder: Path) -> None:
         )
 
 
-def _check_finite(network: Transporter, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _check_finite(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Refuse weights that are no finite numbers; of hardened programs, steps rule out all blocks but one by -inf."""
-    orders = {id(parameter) for parameter in network.streams.mixing_logits()}
+    orders = {id(parameter) for parameter in network.mixing_logits()}
     logits = {name for name, parameter in network.named_parameters() if id(parameter) in orders}
+    whole = {name for name, tensor in network.state_dict().items() if not tensor.is_floating_point()}
     for name, tensor in tensors.items():
         checked = tensor.amax(-1) if name in logits and tensor.numel() else tensor
-        if not tensor.is_floating_point() or tensor.isnan().any() or not checked.isfinite().all():
+        if tensor.is_floating_point() == (name in whole) or tensor.isnan().any() or not checked.isfinite().all():
             raise UserError(
                 f"{path} holds numbers in {quote(name)} that are not finite: an agent would act at random; train "
                 "again, or take an earlier checkpoint"
             )
-
-
-def check_acting(inhibition: object, patience: object) -> None:
-    """Refuse an inhibition that is no weight, or a patience that is no number of tries.
-
-    Raises:
-        UserError: one is none.
-    """
-    if not isinstance(inhibition, int | float) or not 0 <= inhibition < np.inf:
-        raise UserError(f"inhibition={inhibition}: give 0 or more")
-    if not isinstance(patience, int) or patience < 0:
-        raise UserError(f"patience={patience}: give 0 or more tries")
 
 
 class Deployed:
@@ -237,8 +147,8 @@ class Deployed:
         UserError: the agent does not know the problem.
     """
 
-    def __init__(self, agent: TransporterAgent, problem: str = "") -> None:
-        agent.network.streams.index(problem)
+    def __init__(self, agent: NetworkAgent, problem: str = "") -> None:
+        agent.network.index(problem)
         self.agent, self.problem = agent, problem
         self.reset()
 
@@ -307,4 +217,4 @@ def load(run: str | Path, problem: str = "", device: str = "cpu") -> Deployed:
     Raises:
         UserError: the folder is not a run's, its checkpoint does not fit, or it does not know the problem.
     """
-    return Deployed(load_agent(run, "visual", device), problem)
+    return Deployed(load_agent(run, device, pointer="visual"), problem)

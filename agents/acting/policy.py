@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multiravens.agents.acting.agent import Action, Agent, View, to_action
 from multiravens.agents.acting.conditioning import Conditioning
+from multiravens.agents.acting.options import PLAIN, Acting
 from multiravens.agents.acting.pointer import visual_pointer
 from multiravens.agents.acting.retry import aim, count_tries, note
 from multiravens.agents.networks.patched import Tasks
@@ -21,7 +22,6 @@ from multiravens.data.training.demonstrations import FACTORS, normalise
 from multiravens.errors import UserError
 from multiravens.geometry import PIXEL, pixel_to_xy, wrap_angle
 
-POINTERS = ("reward", "visual")
 BATCH = 8
 """Views that go through the network together; fewer are filled up, so that no answer depends on how many were asked."""
 
@@ -48,40 +48,36 @@ class ActionDistribution(NamedTuple):
     aim: int | None
 
 
-class TransporterAgent(Agent):
-    """Picks and places where a network's scores are highest.
-
-    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
-    is as it was, the same pick would be its answer for ever: each try lowers the scores there, and after some it goes
-    for later sub-goals first, see `tries`.
+class NetworkAgent(Agent):
+    """Acts as a network chooses, such as a `Learner`.
 
     Args:
-        network: scores picks and places.
+        network: chooses actions in images.
         conditioning: which goal images it is shown.
         name: for tables.
         resolution: of views, `full` or `half`.
-        pointer: where the goal pointer comes from, `reward` or `visual`.
+        acting: how it acts; without a pointer there is nothing to choose.
         device: where the network computes.
-        inhibition: by how much each try in vain lowers a pick's logit; 0 for not at all.
-        patience: tries in vain after which later sub-goals come first; 0 for never.
+
+    Attributes:
+        remembers: what it makes of failed attempts has an effect; without it `acting` is plain.
     """
+
+    remembers = False
 
     def __init__(
         self,
-        network: Transporter,
+        network: Any,
         conditioning: Conditioning,
         name: str,
         resolution: str,
-        pointer: str = "reward",
+        acting: Acting = PLAIN,
         device: str | torch.device = "cpu",
-        inhibition: float = 0.0,
-        patience: int = 0,
     ) -> None:
         self.network = network.to(device).eval()
         self.conditioning, self.name, self.resolution, self.device = conditioning, name, resolution, device
-        self.pointer = pointer if conditioning.uses_pointer else "none"
-        self.inhibition = inhibition if conditioning.uses_pointer else 0.0
-        self.patience = patience if conditioning.uses_pointer else 0
+        self.pointer = acting.pointer if conditioning.uses_pointer else "none"
+        self.acting = acting if conditioning.uses_pointer and self.remembers else PLAIN
         self._pixel = PIXEL * FACTORS[resolution]
 
     def act(self, views: Sequence[View], batch: int = BATCH) -> list[Action]:
@@ -111,8 +107,22 @@ class TransporterAgent(Agent):
 
     @torch.inference_mode()
     def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
-        pointers = [self._pointer(view) for view in views]
-        aims = [aim(view, pointer, self.patience) for view, pointer in zip(views, pointers, strict=True)]
+        """All probability on what the network chooses."""
+        aims = [self._pointer(view) for view in views]
+        goals, images, tasks = self._shown(views, aims, batch)
+        chosen = (each.double().cpu().numpy() for each in self.network.act(images, tasks))
+        for index, (pick, place, turn) in enumerate(zip(*chosen, strict=True)):
+            if index == len(views):
+                return
+            if not np.isfinite([*pick, *place, turn]).all():
+                raise UserError(f"what {self.name} chooses is not finite: its weights are damaged, so train it again")
+            at_pick, at_place = (_certain(at, images.shape[-2:]) for at in (pick, place))
+            aimed = int(goals[index, 0]) if self.conditioning.images else None
+            only = np.ones(1, np.float32)
+            yield ActionDistribution(at_pick, at_place, only, pick, place, wrap_angle(float(turn)), aimed)
+
+    def _shown(self, views: Sequence[View], aims: Sequence[int], batch: int) -> tuple[NDArray[np.int64], Tensor, Tasks]:
+        """What the network is shown: sub-goals (N, K), and images and problems, filled up to a batch."""
         goals = self.conditioning.choose(
             aims,
             [view.step for view in views],
@@ -120,35 +130,9 @@ class TransporterAgent(Agent):
         )
         images = torch.cat([self._images(view, chosen) for view, chosen in zip(views, goals, strict=True)])
         filled = torch.cat([images, images[:1].expand(batch - len(views), -1, -1, -1)])
-        filled = filled.to(self.device)
-        known = [self.network.streams.index(view.problem) for view in views]
+        known = [self.network.index(view.problem) for view in views]
         tasks = Tasks.of(known + known[:1] * (batch - len(views)), self.device)
-        maps = self.network.streams(filled, tasks)
-        pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
-        if self.inhibition or self.patience:
-            for view, pointer, aimed, pick in zip(views, pointers, aims, picks[: len(views)], strict=True):
-                note(view, pointer, aimed, pick, self._pixel)
-        at = torch.from_numpy(picks).to(self.device)
-        scored = self.network.places(filled, maps, at)
-        place_odds, places = _choose(scored.anywhere())
-        turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored, tasks)
-        turn_odds = turn_logits.float().softmax(1).cpu().numpy()
-        if not all(np.isfinite(odds).all() for odds in (pick_odds, place_odds, turn_odds)):
-            raise UserError(f"the scores of {self.name} are not finite: its weights are damaged, so train it again")
-        for index in range(len(views)):
-            turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
-            odds = pick_odds[index], place_odds[index], turn_odds[index]
-            first = int(goals[index, 0]) if self.conditioning.images else None
-            yield ActionDistribution(*odds, picks[index], places[index], turn, first)
-
-    def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
-        """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""
-        if not self.inhibition:
-            return logits
-        lowered = np.zeros(logits.shape, np.float32)
-        for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
-            lowered[index] = self.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
-        return logits - torch.from_numpy(lowered).to(self.device)
+        return goals, filled.to(self.device), tasks
 
     def _pointer(self, view: View) -> int:
         if self.pointer == "none":
@@ -165,6 +149,50 @@ class TransporterAgent(Agent):
         return normalise(torch.from_numpy(color)[None], torch.from_numpy(height.astype(np.float32))[None])
 
 
+class TransporterAgent(NetworkAgent):
+    """Picks and places where a Transporter's scores are highest.
+
+    An agent that follows a pointer knows that what it tried since the pointer last moved was in vain. Where the picture
+    is as it was, the same pick would be its answer for ever: each try lowers the scores there, and after some it goes
+    for later sub-goals first, see `retry`.
+    """
+
+    remembers = True
+    network: Transporter
+
+    @torch.inference_mode()
+    def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
+        pointers = [self._pointer(view) for view in views]
+        aims = [aim(view, pointer, self.acting.patience) for view, pointer in zip(views, pointers, strict=True)]
+        goals, filled, tasks = self._shown(views, aims, batch)
+        maps = self.network.streams(filled, tasks)
+        pick_odds, picks = _choose(self._inhibited(maps.pick, views, pointers))
+        if self.acting.inhibition or self.acting.patience:
+            for view, pointer, aimed, pick in zip(views, pointers, aims, picks[: len(views)], strict=True):
+                note(view, pointer, aimed, pick, self._pixel)
+        at = torch.from_numpy(picks).to(self.device)
+        scored = self.network.places(filled, maps, at)
+        place_odds, places = _choose(scored.pixel_logits())
+        turn_logits = self.network.turns(filled, at, torch.from_numpy(places).to(self.device), scored, tasks)
+        turn_odds = turn_logits.float().softmax(1).cpu().numpy()
+        if not all(np.isfinite(odds).all() for odds in (pick_odds, place_odds, turn_odds)):
+            raise UserError(f"the scores of {self.name} are not finite: its weights are damaged, so train it again")
+        for index in range(len(views)):
+            turn = wrap_angle(refine_turn(turn_odds[index]) * 2 * math.pi / self.network.rotations)
+            odds = pick_odds[index], place_odds[index], turn_odds[index]
+            first = int(goals[index, 0]) if self.conditioning.images else None
+            yield ActionDistribution(*odds, picks[index], places[index], turn, first)
+
+    def _inhibited(self, logits: Tensor, views: Sequence[View], pointers: Sequence[int]) -> Tensor:
+        """Logits of picks (N, H, W), lowered where the first of them were tried in vain."""
+        if not self.acting.inhibition:
+            return logits
+        lowered = np.zeros(logits.shape, np.float32)
+        for index, (view, pointer) in enumerate(zip(views, pointers, strict=True)):
+            lowered[index] = self.acting.inhibition * count_tries(view, pointer, logits.shape[1:], self._pixel)
+        return logits - torch.from_numpy(lowered).to(self.device)
+
+
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Sums that threads share out are rounded otherwise with each number of them, and contact tells the difference."""
@@ -174,6 +202,14 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _certain(at: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Probabilities (H, W) that lie on the pixel nearest to a row and a column."""
+    odds = np.zeros(tuple(shape), np.float32)
+    row, column = (int(np.clip(round(float(each)), 0, side - 1)) for each, side in zip(at, shape, strict=True))
+    odds[row, column] = 1.0
+    return odds
 
 
 def _choose(logits: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float64]]:

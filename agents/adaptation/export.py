@@ -10,6 +10,7 @@ from torch import Tensor
 from multiravens.agents.acting.load import load_agent
 from multiravens.agents.networks.checkpoint import read_tensors, write_tensors
 from multiravens.errors import UserError, unknown
+from multiravens.options.defaults import own_network
 from multiravens.options.types import flatten
 from multiravens.support.files import locked, remove_temporaries, user_path, write_whole
 from multiravens.support.markdown import markdown_table
@@ -24,7 +25,7 @@ from multiravens.support.runs import (
     write_config,
 )
 from multiravens.support.shards import parse_size
-from multiravens.support.statistics import spelled_outcome
+from multiravens.support.statistics import figure_cells, shown_metrics, title
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CARD = "README.md"
@@ -59,7 +60,7 @@ def export(config: Mapping[str, Any]) -> list[Path]:
     trained = read_config(source)
     load_agent(source)  # or what is handed on could not be loaded
     _check_told(trained, source / CONFIG)
-    tensors, about = read_tensors(source / WEIGHTS)
+    tensors, about = read_tensors(source / WEIGHTS, as_written=True)
     kept = of_the_agent(trained)
     rounded = {name: _rounded(tensor, DTYPES[config["dtype"]]) for name, tensor in tensors.items()}
     with locked(out, "out"):
@@ -145,7 +146,7 @@ def _card(
     yield (
         f"{about.get('step', config['steps'])} steps of {config['batch']} samples drawn by {' and '.join(sampling)}, "
         f"learning rate {config['learning_rate']} at most, seed {config['seed']}, precision {config['precision']}. "
-        f"The network: {_network(config['backbone'])}. It acts with `inhibition={config['inhibition']}` and "
+        f"The network: {_network(config)}. It acts with `inhibition={config['inhibition']}` and "
         f"`patience={config['patience']}`. Everything else is in `{CONFIG}`."
     )
     yield from ("", "## Results", "")
@@ -153,7 +154,7 @@ def _card(
     yield from ("", "## Limits", "")
     # Streams that a backbone brings have parts for each of its problems.
     goalless = str(config["agent"]["conditioning"]["_target_"]).endswith(".NoGoal")
-    known = "knows only" if config["backbone"]["streams"] else "was trained on"
+    known = "knows only" if config["backbone"]["streams"] and not own_network(config) else "was trained on"
     yield (
         f"{'Trained and measured in simulation: a real table, other' if ours else 'Other'} parts, other light or "
         "another camera are further than anything it has seen. It "
@@ -164,8 +165,8 @@ def _card(
     yield ""
 
 
-def _network(backbone: Mapping[str, Any]) -> str:
-    node = backbone["streams"] or backbone["network"]
+def _network(config: Mapping[str, Any]) -> str:
+    node = own_network(config) or config["backbone"]["streams"] or config["backbone"]["network"]
     kind = str(node["_target_"]).rpartition(".")[2]
     values = ", ".join(f"{key}={value}" for key, value in node.items() if not key.startswith("_"))
     return f"`{kind}` ({values})"
@@ -198,11 +199,13 @@ def _results(out: Path, problems: list[str]) -> Iterator[str]:
 def _measured(contents: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield ""
     compared = all("oracle" in content["beside"] for content in contents.values())
-    heads = ["problem", "mean return", "full success", "episodes", *["oracle's return"] * compared]
-    yield markdown_table(heads, [_row(problem, content, compared) for problem, content in contents.items()])
+    shown = shown_metrics(contents.values())
+    heads = ["problem", *map(title, shown), "episodes", *["oracle's return"] * compared]
+    yield markdown_table(heads, [_row(problem, content, shown, compared) for problem, content in contents.items()])
 
 
-def _row(problem: str, content: Mapping[str, Any], compared: bool) -> list[str]:
+def _row(problem: str, content: Mapping[str, Any], shown: list[str], compared: bool) -> list[str]:
     summary = content["summary"]
-    ceiling = [f"{content['beside']['oracle']['summary']['mean_return']:.3f}"] if compared else []
-    return [problem, *spelled_outcome(summary), str(summary["episodes"]), *ceiling]
+    oracle = [row["returned"] for row in content["beside"]["oracle"]["episodes"]] if compared else []
+    ceiling = [f"{sum(oracle) / len(oracle):.3f}"] if compared else []
+    return [problem, *figure_cells(summary, shown), str(summary["episodes"]), *ceiling]

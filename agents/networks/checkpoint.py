@@ -1,6 +1,7 @@
 """Files of tensors in the safetensors format; reading them executes nothing."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,14 @@ from multiravens.support.runs import CONFIG, VERSION
 from multiravens.support.shards import read_shards, save_shards
 
 _FORMAT = "multiravens-agent"
+_RENAMED = (
+    (re.compile(r"\bnear\.(module\.)?held\."), r"near.\1picked_encoder."),
+    (re.compile(r"\bnear\.(module\.)?there\."), r"near.\1target_encoder."),
+    (re.compile(r"(\bprograms\.\d+\.\w+)\.(logits)$"), r"\1.order.\2"),
+    (re.compile(r"(\bprograms\.\d+\.\w+)\.(scale|bias)$"), r"\1.affine.\2"),
+    (re.compile(r"(\bprograms\.\d+\.\w+)\.(down|up)$"), r"\1.adapter.\2"),
+)
+"""Names of parameters in older files, and what they are called today."""
 
 
 def write_tensors(
@@ -46,8 +55,12 @@ def to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in sent.items()}
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path, as_written: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `write_tensors` wrote.
+
+    Args:
+        path: of the file.
+        as_written: names are those of the file; otherwise those of today.
 
     Raises:
         UserError: the file or one of its shards is missing, cut short, not ours or of another version.
@@ -55,7 +68,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = read_shards(path, _read_shard, "checkpoint")
     if found is None:
         raise UserError(f"there is no checkpoint {path}: train first, or give the folder of a run that is")
-    return found
+    tensors, about = found
+    return tensors if as_written else {_todays(name): tensor for name, tensor in tensors.items()}, about
+
+
+def _todays(name: str) -> str:
+    for pattern, replacement in _RENAMED:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 def _read_shard(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

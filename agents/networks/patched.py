@@ -44,7 +44,7 @@ class PerProblem(nn.Module, ABC):
         """Those of a problem."""
 
 
-class Patch(nn.Module):
+class TaskAffine(nn.Module):
     """Scales and biases of channels, which do nothing at first.
 
     Args:
@@ -57,7 +57,7 @@ class Patch(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
 
-class Patched(PerProblem):
+class PerTaskAffine(PerProblem):
     """A module in some of whose layers each problem has scales and biases of its own.
 
     Args:
@@ -71,7 +71,7 @@ class Patched(PerProblem):
         self.module = module
         layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, kinds)}
         self.channels = {name: len(layer.weight) for name, layer in layers.items()}  # type: ignore[arg-type]
-        self.own = nn.ModuleList(Patch(sum(self.channels.values())) for _ in range(problems))
+        self.own = nn.ModuleList(TaskAffine(sum(self.channels.values())) for _ in range(problems))
         # Of each layer, while samples of several problems go through it: what each sample's output is scaled and
         # shifted by.
         self._rows: dict[str, tuple[Tensor, Tensor]] = {}
@@ -94,7 +94,7 @@ class Patched(PerProblem):
     def run(self, task: int, *inputs: Any) -> Any:
         """Inputs of one problem through the module."""
         patch = self.own[task]
-        assert isinstance(patch, Patch)
+        assert isinstance(patch, TaskAffine)
         scales, biases = (each.split(list(self.channels.values())) for each in (patch.scale, patch.bias))
         changed = {}
         for name, scale, bias in zip(self.channels, scales, biases, strict=True):

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.networks.correlation import rotated_crops
+from multiravens.agents.networks.network import CHANNELS
 from multiravens.agents.networks.patched import Tasks
-from multiravens.agents.networks.transporter import CHANNELS, StreamMaps, Streams
+from multiravens.agents.networks.transporter import StreamMaps, Streams
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride on the way down
 _UP = (256, 128, 64)
@@ -98,7 +99,7 @@ class OriginalStreams(Streams):
         features: int = 3,
         problems: Sequence[str] = (),
     ) -> None:
-        super().__init__(problems)
+        super().__init__(problems, features)
         channels = CHANNELS * (1 + goals)
         self.picking = backbone(channels, 1)
         self.query = backbone(channels, features)

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from multiravens.agents.networks.correlation import correlate, rotated_crops
+from multiravens.agents.networks.network import CHANNELS, Network
 from multiravens.agents.networks.patched import PerProblem, Tasks
-
-CHANNELS = 4
-"""Of one image: red, green, blue and height."""
 
 
 class StreamMaps(NamedTuple):
@@ -39,45 +37,26 @@ class StreamMaps(NamedTuple):
     key: Tensor
 
 
-class Streams(nn.Module):
+class Streams(Network):
     """Makes maps of images: one network or several.
 
     Args:
         problems: that it is made for; plain networks treat all alike.
+        features: D, of query and key.
 
     Attributes:
         coarse: turns are matched over the whole table on cells only; otherwise at every pixel.
-        order_lr_scale: share of the learning rate that is for `mixing_logits`.
     """
 
     coarse = True
-    order_lr_scale = 1.0
 
-    def __init__(self, problems: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.problems = list(problems)
+    def __init__(self, problems: Sequence[str] = (), features: int = 0) -> None:
+        super().__init__(problems)
+        self.features = features
 
-    def index(self, problem: str) -> int:
-        """A problem as a number, for `forward`."""
-        return self.problems.index(problem) if problem in self.problems else 0
-
-    def anneal(self, share: float) -> None:
-        """Be told which share of the training is done."""
-
-    def settle(self) -> None:
-        """Be told that training is done."""
-
-    def summary(self) -> dict[str, Any]:
-        """Summary of the network for a run's metrics, as plain values."""
-        return {}
-
-    def patched(self, module: nn.Module) -> nn.Module:
+    def per_task(self, module: nn.Module) -> nn.Module:
         """A module that takes the problems as its last input, as these streams want it."""
         return module
-
-    def mixing_logits(self) -> list[nn.Parameter]:
-        """Parameters that say which part of the network runs when."""
-        return []
 
     def penalty(self, images: Tensor) -> Tensor:
         """Term that is added to the loss; it does not depend on the images' content."""
@@ -111,8 +90,7 @@ class StackedStreams(Streams):
     """
 
     def __init__(self, backbone: Backbone, goals: int, features: int = 8, problems: Sequence[str] = ()) -> None:
-        super().__init__(problems)
-        self.features = features
+        super().__init__(problems, features)
         self.network = backbone(CHANNELS * (1 + goals), 2, 2 * features)
 
     def forward(self, images: Tensor, tasks: Tasks) -> StreamMaps:
@@ -140,10 +118,9 @@ class SplitStreams(Streams):
     """
 
     def __init__(self, backbone: Backbone, goals: int, features: int = 8, problems: Sequence[str] = ()) -> None:
-        super().__init__(problems)
+        super().__init__(problems, features)
         if goals < 1:
             raise ValueError("fusion=split needs a goal; use fusion=stack for an agent without one")
-        self.features = features
         self.picking = backbone(CHANNELS * (1 + goals), 1, 0)
         self.scene = backbone(CHANNELS, 1, 2 * features)
         self.goal = backbone(CHANNELS * goals, 1, 2 * features)
@@ -169,22 +146,22 @@ class Turns(nn.Module):
     def __init__(self, channels: int, crop: int, rotations: int, width: int = 32, features: int = 8) -> None:
         super().__init__()
         self.crop, self.rotations = crop, rotations
-        self.held, self.there = (_layers(channels, width, features) for _ in range(2))
+        self.picked_encoder, self.target_encoder = (_layers(channels, width, features) for _ in range(2))
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> Tensor:
         """Logits (N, R) for images (N, C, H, W), picks (N, 2) and places (N, 2); problems are treated alike."""
-        held, there = (
-            network(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
-            for network, at in ((self.held, picks), (self.there, places))
+        picked, target = (
+            encoder(rotated_crops(images, at.float(), self.crop, 1)[:, :, 0])
+            for encoder, at in ((self.picked_encoder, picks), (self.target_encoder, places))
         )
-        return match_turns(held, there, self.rotations)
+        return match_turns(picked, target, self.rotations)
 
 
-def match_turns(held: Tensor, there: Tensor, rotations: int) -> Tensor:
+def match_turns(picked: Tensor, target: Tensor, rotations: int) -> Tensor:
     """Logits (N, R) of turning features (N, D, K, K) onto others (N, D, K, K), both about index K // 2."""
-    size = held.shape[-1]
-    turned = rotated_crops(held, held.new_full((len(held), 2), size // 2), size, rotations)
-    return (turned * there[:, :, None]).sum((1, 3, 4)) * _scale(turned)
+    size = picked.shape[-1]
+    turned = rotated_crops(picked, picked.new_full((len(picked), 2), size // 2), size, rotations)
+    return (turned * target[:, :, None]).sum((1, 3, 4)) * _scale(turned)
 
 
 def _layers(channels: int, width: int, features: int) -> nn.Sequential:
@@ -218,7 +195,7 @@ class PlaceLogits(NamedTuple):
         repeated = self.cells.repeat_interleave(self.cell, dim=2).repeat_interleave(self.cell, dim=3)
         return repeated + self.pixels[:, None]
 
-    def anywhere(self) -> Tensor:
+    def pixel_logits(self) -> Tensor:
         """(N, H, W) logits of placing at each pixel at any turn."""
         any_turn = self.cells.logsumexp(1)
         return self.pixels + any_turn.repeat_interleave(self.cell, dim=1).repeat_interleave(self.cell, dim=2)
@@ -239,15 +216,19 @@ class NetworkOutput(NamedTuple):
         places: of what was picked.
         turns: (N, R) logits there, up to a constant of each sample.
         penalty: what is added to the loss.
+        query: (N, D, h, w) features of what could be picked, of `StreamMaps`.
+        key: (N, D, h, w) features of where it could be placed, of `StreamMaps`.
     """
 
     pick: Tensor
     places: PlaceLogits
     turns: Tensor
     penalty: Tensor
+    query: Tensor
+    key: Tensor
 
 
-class Transporter(nn.Module):
+class Transporter(Network):
     """Scores picks, for a given pick places, and for given ones turns.
 
     Args:
@@ -258,16 +239,19 @@ class Transporter(nn.Module):
         cell: C, side of the cells that are matched over the whole table [pixels]; it divides the images' sides, and the
             grid of the streams' features divides it.
         reach: side of the square round the pick that is matched over the whole table [cells].
+
+    Attributes:
+        features: D, of query and key.
     """
 
     def __init__(
         self, streams: Streams, channels: int, crop: int = 16, rotations: int = 36, cell: int = 4, reach: int = 8
     ) -> None:
-        super().__init__()
-        self.streams, self.rotations = streams, rotations
+        super().__init__(streams.problems)
+        self.streams, self.rotations, self.features = streams, rotations, streams.features
         # Without cells the square is as large: the original's 64 x 64 pixels at full resolution.
         self.cell, self.reach = (cell, reach) if streams.coarse else (1, cell * reach)
-        self.near = streams.patched(Turns(channels, crop, rotations)) if streams.coarse else None
+        self.near = streams.per_task(Turns(channels, crop, rotations)) if streams.coarse else None
 
     def forward(self, images: Tensor, picks: Tensor, places: Tensor, tasks: Tasks) -> NetworkOutput:
         """Score every pick, every place of what is picked, and every turn there.
@@ -281,7 +265,7 @@ class Transporter(nn.Module):
         maps: StreamMaps = self.streams(images, tasks)
         scored = self.places(images, maps, picks)
         turns = self.turns(images, picks, places, scored, tasks)
-        return NetworkOutput(maps.pick, scored, turns, self.streams.penalty(images))
+        return NetworkOutput(maps.pick, scored, turns, self.streams.penalty(images), maps.query, maps.key)
 
     def places(self, images: Tensor, maps: StreamMaps, picks: Tensor) -> PlaceLogits:
         """Score places for picks (N, 2), from what the streams made of the images."""
@@ -296,8 +280,27 @@ class Transporter(nn.Module):
         logits = scored.turns(places)
         return logits if self.near is None else logits + self.near(images, picks, places, tasks)
 
+    @property
+    def order_lr_scale(self) -> float:  # type: ignore[override]
+        """Share of the learning rate that is for `mixing_logits`."""
+        return self.streams.order_lr_scale
+
+    def index(self, problem: str) -> int:
+        return self.streams.index(problem)
+
+    def anneal(self, share: float) -> None:
+        self.streams.anneal(share)
+
+    def settle(self) -> None:
+        self.streams.settle()
+
+    def summary(self) -> dict[str, Any]:
+        return self.streams.summary()
+
+    def mixing_logits(self) -> list[nn.Parameter]:
+        return self.streams.mixing_logits()
+
     def own(self, problem: str) -> list[nn.Module]:
-        """Modules whose parameters no other problem uses."""
         index = self.streams.index(problem)
         return [module.of(index) for module in self.modules() if isinstance(module, PerProblem)]
 

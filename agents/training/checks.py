@@ -5,11 +5,10 @@ from typing import Any
 
 import yaml
 
-from multiravens.agents.acting.load import check_acting
-from multiravens.agents.acting.policy import POINTERS
+from multiravens.agents.acting.options import Acting
 from multiravens.agents.training.devices import PRECISIONS
 from multiravens.errors import UserError, unknown
-from multiravens.options.compose import CONFIGS, options
+from multiravens.options.search import CONFIGS, options
 
 MOST = 2**20
 """Samples of a batch."""
@@ -39,11 +38,14 @@ def check(config: Mapping[str, Any]) -> None:
         raise UserError(f"weight_decay={config['weight_decay']}: give 0 or more")
     if config["precision"] not in PRECISIONS:
         raise unknown("precision", str(config["precision"]), PRECISIONS)
-    if "conditioning" not in config["agent"]:
+    if "network" not in config["agent"]:
         raise UserError(f"this agent has nothing to train: choose from {', '.join(_trainable())}")
-    if config["pointer"] not in POINTERS:
-        raise unknown("pointer", str(config["pointer"]), POINTERS)
-    check_acting(config["inhibition"], config["patience"])
+    for name in ("name", "conditioning"):
+        if name not in config["agent"]:
+            raise UserError(
+                f"this agent has a network and no {name}: give it in the YAML, as in configs/agent/sctn.yaml"
+            )
+    Acting.of(config)
 
 
 def check_threads(threads: object) -> None:
@@ -57,6 +59,6 @@ def check_threads(threads: object) -> None:
 
 
 def _trainable() -> list[str]:
-    """Agents of ours that learn: those with a network to condition."""
+    """Agents of ours that learn: those with a network."""
     files = {name: CONFIGS / "agent" / f"{name}.yaml" for name in options([CONFIGS], "agent")}
-    return [name for name, file in files.items() if "conditioning" in yaml.safe_load(file.read_text(encoding="utf-8"))]
+    return [name for name, file in files.items() if "network" in yaml.safe_load(file.read_text(encoding="utf-8"))]

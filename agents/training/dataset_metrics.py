@@ -52,7 +52,7 @@ def in_batches(
         (.., N).
     """
     problems = data.tasks if program is None else [program] * len(data.tasks)
-    tasks = np.array([network.streams.index(problem) for problem in problems])
+    tasks = np.array([network.index(problem) for problem in problems])
     parts = [
         measure(shown(data, conditioning, own), Tasks.of(tasks[data.steps.task[own]], data.device))
         for own in np.array_split(samples, -(-len(samples) // BATCH))
@@ -60,10 +60,10 @@ def in_batches(
     return torch.cat(parts, dim=-1)
 
 
-def judging(network: Transporter, resolution: str) -> Measure:
+def judging(network: Transporter) -> Measure:
     """Measures losses and accuracies, in the order of `Outcome`."""
 
     def measure(batch: Batch, tasks: Tasks) -> Tensor:
-        return torch.stack(judge(network(batch.images, batch.pick, batch.place, tasks), batch, resolution))
+        return torch.stack(judge(network(batch.images, batch.pick, batch.place, tasks), batch))
 
     return measure

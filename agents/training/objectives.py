@@ -1,14 +1,18 @@
-"""The loss that training minimises, and the share of samples in which the best choice is right."""
+"""What training minimises: a network's output compared with the expert's actions."""
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from multiravens.agents.networks.network import Terms
+from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.networks.transporter import NetworkOutput, PlaceLogits
-from multiravens.data.training.demonstrations import FACTORS, Batch
-from multiravens.geometry import PIXEL
+from multiravens.data.training.demonstrations import Batch
+from multiravens.geometry import PIXEL, SHAPE
 
 
 class Labels(NamedTuple):
@@ -68,10 +72,66 @@ def equivalent_turns(turns: Tensor, periods: Tensor, rotations: int) -> tuple[Te
     return right | (periods <= 0)[:, None, None], share
 
 
-def judge(scored: NetworkOutput, batch: Batch, resolution: str) -> Outcome:
+class Objective(ABC):
+    """Makes losses of a network and samples.
+
+    Attributes:
+        augments: samples are augmented.
+    """
+
+    augments = True
+
+    def prepare(self, network: Any, batch: Batch, tasks: Tasks, augment: Callable[[Batch], Batch]) -> Batch:
+        """The samples as the network shall see them.
+
+        Args:
+            network: that is trained.
+            batch: samples as they were recorded.
+            tasks: their problems.
+            augment: changes them as the run's augmentations have drawn.
+        """
+        return augment(batch)
+
+    @abstractmethod
+    def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
+        """Call the network and say what is to be minimised.
+
+        Args:
+            model: the network, to be called.
+            batch: samples as `prepare` gave them.
+            tasks: their problems.
+        """
+
+
+class OwnTerms(Objective):
+    """The objective of a network that says itself what is to be minimised, a `Learner`."""
+
+    def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
+        """The network's terms."""
+        terms: Terms = model(batch, tasks)
+        return terms
+
+
+class Imitation(Objective):
+    """A Transporter's objective: the expert's picks, places and turns shall be likely."""
+
+    def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
+        """Cross-entropies, and the shares of samples in which the best choice is right."""
+        output: NetworkOutput = model(batch.images, batch.pick, batch.place, tasks)
+        return terms_of(judge(output, batch), output)
+
+
+def terms_of(outcome: Outcome, output: NetworkOutput) -> Terms:
+    """Losses and accuracies by the names that they have in curves and tables."""
+    losses = {"pick": outcome.pick, "place": outcome.place}
+    right = {"pick": outcome.picked, "place": outcome.placed, "rotation": outcome.turned}
+    return Terms(losses, {f"accuracy_{name}": value for name, value in right.items()}, output.penalty, output)
+
+
+def judge(scored: NetworkOutput, batch: Batch) -> Outcome:
     """Compare a network's output for a batch with the expert's actions."""
     turns = equivalent_turns(batch.turn, batch.period, scored.turns.shape[1])
-    near = 0.01 / (PIXEL * FACTORS[resolution])
+    near = 0.01 / (PIXEL * (SHAPE[0] // scored.pick.shape[1]))
     return score(scored.pick, scored.places, scored.turns, Labels(batch.pick, batch.place, *turns), near)
 
 
@@ -90,7 +150,7 @@ def score(
     Departs from 2010.14406: labels between pixels and turns are shared among the nearest ones, and of a symmetric
     part's turns, which are many-valued labels, the probabilities are summed.
     """
-    place_logits = places.anywhere().float()
+    place_logits = places.pixel_logits().float()
     turns = turn_logits.float().log_softmax(1)[:, None].masked_fill(~labels.turns, -math.inf).logsumexp(2)
     with torch.no_grad():
         samples = torch.arange(len(turns), device=turns.device)

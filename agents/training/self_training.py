@@ -3,57 +3,58 @@
 Reference: Wang et al. 2006.10726 (entropy); Sohn et al. 2001.07685 (consistency under augmentation).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from multiravens.agents.networks.network import Terms
 from multiravens.agents.networks.patched import Tasks
 from multiravens.agents.networks.transporter import NetworkOutput, Transporter
-from multiravens.agents.training.objectives import Outcome, best_pixels, judge
-from multiravens.agents.training.trainer import Inputs, Trainer
-from multiravens.data.training.augmentation import SE2, first_inside, move
+from multiravens.agents.training.objectives import Objective, best_pixels, judge, terms_of
 from multiravens.data.training.demonstrations import Batch
 
-OBJECTIVES = ("entropy", "consistency")
 
+class Entropy(Objective):
+    """What the network chooses shall be chosen surely; accuracies are agreement with its own choices.
 
-class UnlabelledTrainer(Trainer):
-    """Trains without the expert's actions, which it never looks at; accuracies are agreement with its own choices.
-
-    Args:
-        objective: `entropy`: what is chosen shall be chosen surely; `consistency`: what is chosen in a sample shall be
-            chosen again after the sample was moved, the more so the surer it was.
-        *rest: as of `Trainer`.
-        **options: as of `Trainer`.
+    The expert's actions are never looked at.
     """
 
-    def __init__(self, objective: str, *rest: Any, **options: Any) -> None:
-        super().__init__(*rest, **options)
-        self.objective = objective
+    augments = False
 
-    def motion(self, samples: np.ndarray) -> np.ndarray | None:
-        """Motions (N, T, 10) to choose from, where what the network chose comes to lie."""
-        if self.objective != "consistency":
-            return None
-        shape = tuple(self.data.color.shape[1:3])
-        rng = np.random.default_rng([self.seed, self.step])
-        return (self.augmentation or SE2()).candidates(len(samples), shape, rng).motion(shape)
+    def prepare(self, network: Transporter, batch: Batch, tasks: Tasks, augment: Callable[[Batch], Batch]) -> Batch:
+        """The samples with the network's choices as their labels."""
+        return choose(network, batch, tasks)[0]
 
-    def score(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
-        """Losses and agreement with its own choices, and what is added to the loss."""
-        chosen, sure = choose(self.network, self.batch(inputs), inputs.tasks)
-        if inputs.motion is not None:
-            first = first_inside(chosen.pick, chosen.place, inputs.motion, tuple(chosen.images.shape[-2:]))
-            chosen = move(chosen, inputs.motion[torch.arange(len(first), device=first.device), first])
-        images = chosen.images.contiguous(memory_format=self.memory_format)
-        scored: NetworkOutput = self.model(images, chosen.pick, chosen.place, inputs.tasks)
-        outcome = judge(scored, chosen, self.data.resolution)
-        if self.objective == "consistency":
-            return outcome._replace(pick=sure * outcome.pick, place=sure * outcome.place), scored.penalty
-        pick, place = entropies(scored)
-        return outcome._replace(pick=pick, place=place), scored.penalty
+    def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
+        """Entropies of picks and of places."""
+        output: NetworkOutput = model(batch.images, batch.pick, batch.place, tasks)
+        pick, place = entropies(output)
+        return terms_of(judge(output, batch)._replace(pick=pick, place=place), output)
+
+
+class Consistency(Objective):
+    """What the network chooses in a sample it shall choose again once that is augmented, the more so the surer it was.
+
+    The expert's actions are never looked at; accuracies are agreement with its own choices.
+    """
+
+    def prepare(self, network: Transporter, batch: Batch, tasks: Tasks, augment: Callable[[Batch], Batch]) -> Batch:
+        """The samples, augmented with the network's choices as their labels."""
+        chosen, sure = choose(network, batch, tasks)
+        return augment(chosen._replace(labels={**batch.labels, "sure": sure}))
+
+    def __call__(self, model: Callable[..., Any], batch: Batch, tasks: Tasks) -> Terms:
+        """Cross-entropies with the network's choices."""
+        output: NetworkOutput = model(batch.images, batch.pick, batch.place, tasks)
+        outcome, sure = judge(output, batch), batch.labels["sure"]
+        return terms_of(outcome._replace(pick=sure * outcome.pick, place=sure * outcome.place), output)
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"entropy": Entropy, "consistency": Consistency}
 
 
 @torch.no_grad()
@@ -68,7 +69,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
     maps = network.streams(batch.images, tasks)
     pick = best_pixels(maps.pick).float()
     places = network.places(batch.images, maps, pick)
-    place = best_pixels(places.anywhere()).float()
+    place = best_pixels(places.pixel_logits()).float()
     turns = network.turns(batch.images, pick, place, places, tasks)
     sure = maps.pick.flatten(1).softmax(1).amax(1) * turns.softmax(1).amax(1)
     turn = turns.argmax(1) * (2 * np.pi / network.rotations)
@@ -78,7 +79,7 @@ def choose(network: Transporter, batch: Batch, tasks: Tasks) -> tuple[Batch, Ten
 
 def entropies(scored: NetworkOutput) -> tuple[Tensor, Tensor]:
     """Of the picks, and of the places with their turns: (N,) each."""
-    return _entropy(scored.pick.flatten(1)), _entropy(scored.places.anywhere().flatten(1)) + _entropy(scored.turns)
+    return _entropy(scored.pick.flatten(1)), _entropy(scored.places.pixel_logits().flatten(1)) + _entropy(scored.turns)
 
 
 def _entropy(logits: Tensor) -> Tensor:

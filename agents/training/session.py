@@ -15,18 +15,19 @@ from torch.utils.tensorboard import SummaryWriter
 
 from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.load import build
-from multiravens.agents.networks.transporter import Transporter
+from multiravens.agents.networks.network import Network
 from multiravens.agents.training.checks import check
 from multiravens.agents.training.devices import fabric_of, is_out_of_memory, tensor_floats
-from multiravens.agents.training.trainer import FIGURES, Trainer, Update
-from multiravens.data.training.augmentation import SE2
+from multiravens.agents.training.objectives import Objective
+from multiravens.agents.training.parts import make_augmentations, make_losses, make_objective
+from multiravens.agents.training.trainer import Trainer, Update
 from multiravens.data.training.demonstrations import Demonstrations, load
 from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import chosen_names, differing_options
 from multiravens.options.instantiate import instantiate
+from multiravens.options.problems import parse_problems
 from multiravens.options.types import flatten
-from multiravens.registration import parse_problems
 from multiravens.support.files import locked, remove_temporaries, user_path
 from multiravens.support.runs import ACTING, CONFIG, STATE, WEIGHTS, read_config, write_config
 
@@ -75,11 +76,11 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
 def learn(
     config: Mapping[str, Any],
     problems: Sequence[str],
-    network: Transporter,
+    network: Network,
     conditioning: Conditioning,
     described: Mapping[str, Any],
     update: Update | None = None,
-    make_trainer: Callable[..., Trainer] = Trainer,
+    objective: Objective | None = None,
 ) -> dict[str, float]:
     """Train a network on the demonstrations of some problems, in the folder of a run.
 
@@ -90,11 +91,13 @@ def learn(
         conditioning: which goal images it is shown.
         described: what the run's configuration shall say, but for the demonstrations' environments, which are added.
         update: called with the steps taken and the latest figures.
-        make_trainer: what trains it.
+        objective: what is minimised; None for the agent's own.
 
     Returns:
         As `train`.
     """
+    objective = objective or make_objective(config)
+    losses, augmentations = make_losses(config, network), make_augmentations(config)
     folder, out_of_time = user_path(config["run"]), _clock(config["minutes"])
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
@@ -105,16 +108,18 @@ def learn(
         if fabric.is_global_zero:
             remove_temporaries(folder)
             _describe(folder, described)
-        data = Demonstrations(episodes, config["resolution"], fabric.device)
+        data = Demonstrations(episodes, config["resolution"], fabric.device, losses.labels())
         del episodes  # as large again
         if not data.resident and fabric.is_global_zero:
             print(_pictures_stay_on_the_host(data), file=sys.stderr)
-        trainer = make_trainer(
+        trainer = Trainer(
             fabric,
             fabric.to_device(network).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             conditioning,
             *_make_sampler(config, data),
-            _augmentation(config),
+            objective,
+            fabric.to_device(losses),  # type: ignore[arg-type]
+            augmentations,
             folder,
             **{name: config[name] for name in _TRAINER},
         )
@@ -149,8 +154,8 @@ def _run(
 def _fits(trainer: Trainer, size: int) -> bool:
     try:
         samples = np.zeros(size, np.int64)
-        outcome, penalty = trainer.score(trainer.send(samples, motion=trainer.motion(samples)))
-        trainer.fabric.backward((outcome.pick + outcome.place).mean() + penalty)
+        inputs = trainer.send(samples, drawn=trainer.draw(size))
+        trainer.fabric.backward(trainer.total(trainer.score(inputs), inputs.weights))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -158,7 +163,7 @@ def _fits(trainer: Trainer, size: int) -> bool:
     return True
 
 
-def _counts(network: Transporter, problem: str) -> dict[str, float]:
+def _counts(network: Network, problem: str) -> dict[str, float]:
     parts: dict[str, list[torch.nn.Module]] = {"parameters": [network], "own": network.own(problem)}
     return {name: sum(p.numel() for part in each for p in part.parameters()) for name, each in parts.items()}
 
@@ -174,13 +179,6 @@ def report_out_of_memory(config: Mapping[str, Any]) -> Iterator[None]:
         raise _too_large(config, "lower batch") from error
 
 
-def _augmentation(config: Mapping[str, Any]) -> SE2 | None:
-    try:
-        return SE2(**config["augmentation"]) if config["augmentation"] else None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"augmentation: {error}") from error
-
-
 def _make_sampler(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demonstrations, Sampler]:
     """Demonstrations, and what draws batches of them."""
     steps = data.steps
@@ -189,7 +187,7 @@ def _make_sampler(config: Mapping[str, Any], data: Demonstrations) -> tuple[Demo
     return data, Sampler(catalogue, *weights, config["batch"], config["seed"])
 
 
-def network_of(config: Mapping[str, Any]) -> tuple[Transporter, Conditioning]:
+def network_of(config: Mapping[str, Any]) -> tuple[Network, Conditioning]:
     """The network as it starts, and its conditioning.
 
     Raises:
@@ -265,8 +263,9 @@ def _log_to_both(update: Update | None, board: SummaryWriter | None) -> Update |
     def told(step: int, figures: Mapping[str, float]) -> None:
         if update:
             update(step, figures)
-        for name in (*FIGURES, "learning_rate"):
-            board.add_scalar(name.replace("_", "/", 1), figures[name], step)
+        for name, value in figures.items():
+            if name != "step":
+                board.add_scalar(name.replace("_", "/", 1), value, step)
 
     return told
 

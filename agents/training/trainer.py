@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.networks.checkpoint import fill, read_tensors, write_tensors
+from multiravens.agents.networks.network import Network, Terms
 from multiravens.agents.networks.patched import Tasks
-from multiravens.agents.networks.transporter import Transporter
 from multiravens.agents.training.dataset_metrics import goals_of
-from multiravens.agents.training.objectives import Outcome, judge
-from multiravens.data.training.augmentation import SE2, Warp, move
+from multiravens.agents.training.figures import Figures
+from multiravens.agents.training.losses import Losses, joined
+from multiravens.agents.training.objectives import Objective
+from multiravens.data.training.augmentation import Augmentation
 from multiravens.data.training.demonstrations import Batch, Demonstrations
 from multiravens.data.training.sampling import Sampler
 from multiravens.data.training.upload import upload_together
@@ -29,11 +32,8 @@ from multiravens.support.runs import METRICS, STATE, WEIGHTS
 Update = Callable[[int, Mapping[str, float]], None]
 """Called with the steps taken and the latest figures."""
 
-FIGURES = ("loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
-
-
-LAGS = {"cuda": 2}
-"""Steps after which losses are recorded, by kind of device: the host then never waits for the latest."""
+_DRAWN = "drawn."
+"""Prefix of what augmentations drew, among all that is sent."""
 
 
 class Inputs(NamedTuple):
@@ -45,7 +45,7 @@ class Inputs(NamedTuple):
         samples: (N,) rows of the table of steps.
         tasks: their problems.
         weights: (N,) of their losses.
-        motion: (N, 10) that move them, or (N, T, 10) to choose from; None to leave them as they are.
+        drawn: (N, ..) what each augmentation drew for them, by name.
     """
 
     frames: np.ndarray
@@ -53,26 +53,7 @@ class Inputs(NamedTuple):
     samples: Tensor
     tasks: Tasks
     weights: Tensor
-    motion: Tensor | None
-
-
-class _Sent:
-    """Figures on their way to the host."""
-
-    def __init__(self, figures: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        self._figures = figures
-        if figures.is_cuda:
-            self._figures = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
-            self._figures.copy_(figures, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(figures.device))
-
-    def arrived(self) -> np.ndarray:
-        """Wait for them."""
-        if self._event is not None:
-            self._event.synchronize()
-        return np.asarray(self._figures.numpy())
+    drawn: Mapping[str, Tensor]
 
 
 class Trainer:
@@ -84,10 +65,12 @@ class Trainer:
         conditioning: which goal images it is shown.
         data: demonstrations.
         sampler: draws the batches; with several processes each takes its share of every batch.
-        augmentation: moves the samples; None leaves them as they are.
+        objective: what is minimised.
+        losses: that are added to it.
+        augmentations: of the samples, by name, one after the other.
         folder: of the run; only the first process writes to it.
         steps: in all.
-        seed: of the augmentation.
+        seed: of the augmentations.
         learning_rate: highest, after the warm-up.
         weight_decay: of AdamW, on weights but not on biases and normalisation.
         warmup: share of the steps in which the learning rate rises; then it falls as a cosine.
@@ -101,11 +84,13 @@ class Trainer:
     def __init__(
         self,
         fabric: Fabric,
-        network: Transporter,
+        network: Network,
         conditioning: Conditioning,
         data: Demonstrations,
         sampler: Sampler,
-        augmentation: SE2 | None,
+        objective: Objective,
+        losses: Losses,
+        augmentations: Mapping[str, Augmentation],
         folder: Path,
         *,
         steps: int,
@@ -120,22 +105,24 @@ class Trainer:
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         self.fabric, self.network, self.conditioning, self.data = fabric, network, conditioning, data
-        self.sampler, self.augmentation, self.folder = sampler, augmentation, folder
+        self.sampler, self.objective, self.losses, self.folder = sampler, objective, losses, folder
+        self.augmentations = augmentations if objective.augments else {}
         self.steps, self.seed, self.learning_rate, self.warmup = steps, seed, learning_rate, warmup
         self.ema, self.clip = ema, clip
-        self.tasks = np.array([network.streams.index(name) for name in data.tasks], np.int64)
+        self.tasks = np.array([network.index(name) for name in data.tasks], np.int64)
         self.checkpoint_every, self.log_every, self.memory_format = checkpoint_every, log_every, memory_format
-        optimizer = torch.optim.AdamW(_groups(network, weight_decay), lr=learning_rate, fused=True)
         self.averaged = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         # What is frozen stays as it is, to the bit; it need not even be finite.
         moving = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
         self._moving, self._latest = list(moving), [parameter.detach() for parameter in moving.values()]
-        self._started = network.streams.summary()
-        self.model, self.optimizer = fabric.setup(network, optimizer)
+        self._started = network.summary()
+        groups = _groups(network, losses, weight_decay)
+        self.optimizer: Any = None  # a network that only takes samples up has no parameters
+        if groups:
+            self.optimizer = fabric.setup_optimizers(torch.optim.AdamW(groups, lr=learning_rate, fused=True))
+        self.model, self.heads = (_set_up(fabric, module) for module in (network, losses))
         self.step = 0
-        self._recent: list[np.ndarray] = []
-        self._lag = LAGS.get(fabric.device.type, 0)
-        self._waiting: deque[tuple[np.ndarray, _Sent]] = deque()
+        self._figures = Figures(self._record, fabric.device)
         self._metrics: list[str] = []
 
     def run(self, update: Update | None = None, out_of_time: Callable[[], bool] = lambda: False) -> dict[str, float]:
@@ -158,7 +145,8 @@ class Trainer:
         steps = torch.as_tensor(gathered).unique().tolist()
         if len(steps) > 1:
             raise UserError(f"the processes see {self.folder} at steps {steps}: give a folder that they share")
-        figures = json.loads(self._metrics[-1]) if self._metrics else {}
+        last = json.loads(self._metrics[-1]) if self._metrics else {}
+        figures = {name: value for name, value in last.items() if isinstance(value, int | float)}
         while self.step < self.steps:
             self.take_step()
             if self.step % self.log_every == 0 or self.step == self.steps:
@@ -181,66 +169,95 @@ class Trainer:
     def take_step(self) -> None:
         """One batch, one step."""
         drawn = self.sampler.draw(self.step)
-        motion = self.motion(drawn.samples)
+        augmenting = self.draw(len(drawn.samples))
         size = len(drawn.samples) // self.fabric.world_size
         own = slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size)
-        inputs = self.send(drawn.samples[own], drawn.weights[own], None if motion is None else motion[own])
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * self._schedule() * group["lr_scale"]
-        self.network.streams.anneal(self.step / self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        outcome, penalty = self.score(inputs)
-        self.fabric.backward((inputs.weights * (outcome.pick + outcome.place)).mean() + penalty)
-        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
-        self.optimizer.step()
+        numbers = {name: array[own] for name, array in augmenting.items()}
+        inputs = self.send(drawn.samples[own], drawn.weights[own], numbers)
+        self.network.anneal(self.step / self.steps)
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        terms = self.score(inputs)
+        if self.optimizer is not None:
+            self._learn(self.total(terms, inputs.weights))
         self._average()
         self.step += 1
-        self._waiting.append((drawn.samples, _Sent(self._gather(torch.stack(list(outcome)).detach().float()))))
-        while len(self._waiting) > self._lag:
-            self._record()
+        self._figures.add(drawn.samples, terms, self._gather)
 
-    def send(self, samples: np.ndarray, weights: np.ndarray | None = None, motion: np.ndarray | None = None) -> Inputs:
+    def _learn(self, loss: Tensor) -> None:
+        """Take one step down a loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * self._schedule() * group["lr_scale"]
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+
+    def send(
+        self, samples: np.ndarray, weights: np.ndarray | None = None, drawn: Mapping[str, np.ndarray] | None = None
+    ) -> Inputs:
         """Samples on their way to the device.
 
         Args:
             samples: (N,) rows of the table of steps.
             weights: (N,) of their losses; None for 1.
-            motion: (N, ..) as in `Inputs`.
+            drawn: what augmentations drew, as in `Inputs`.
         """
         tasks = self.tasks[self.data.steps.task[samples]]
         frames = self.data.frames(samples, goals_of(self.data, self.conditioning, samples))
         weights = np.ones(len(samples), np.float32) if weights is None else weights
         arrays = {"at": frames, "samples": samples, "tasks": tasks, "weights": weights}
-        if motion is not None:
-            arrays["motion"] = motion
+        arrays |= {f"{_DRAWN}{name}": array for name, array in (drawn or {}).items()}
         sent = upload_together(arrays, self.fabric.device)
         # A compiled network is made for batches of several problems, or of the one there is.
         only = int(self.tasks[0]) if len(self.tasks) == 1 else None
-        return Inputs(
-            frames, sent["at"], sent["samples"], Tasks(sent["tasks"], only), sent["weights"], sent.get("motion")
-        )
+        tasks = Tasks(sent["tasks"], only)
+        return Inputs(frames, sent["at"], sent["samples"], tasks, sent["weights"], _part(sent, _DRAWN))
 
-    def score(self, inputs: Inputs) -> tuple[Outcome, Tensor]:
-        """Losses and accuracies of samples, and what is added to the loss."""
-        batch = self.batch(inputs)
-        if inputs.motion is not None:
-            batch = move(batch, inputs.motion)
-        images = batch.images.contiguous(memory_format=self.memory_format)
-        scored = self.model(images, batch.pick, batch.place, inputs.tasks)
-        return judge(scored, batch, self.data.resolution), scored.penalty
+    def score(self, inputs: Inputs) -> Terms:
+        """Losses and figures of samples."""
+        augment = partial(self.augment, drawn=inputs.drawn)
+        batch = self.objective.prepare(self.network, self.batch(inputs), inputs.tasks, augment)
+        batch = batch._replace(images=batch.images.contiguous(memory_format=self.memory_format))
+        terms = self.objective(self.model, batch, inputs.tasks)
+        more = self.heads(terms.output, batch) if self.losses.names else Terms({})
+        return joined(terms, more, len(inputs.samples))
+
+    def total(self, terms: Terms, weights: Tensor) -> Tensor:
+        """What is minimised (): the mean of the samples' losses, by their weights (N,), and the penalty.
+
+        Raises:
+            UserError: there is no loss.
+        """
+        if not terms.losses:
+            raise UserError("the agent has parameters and gives no loss: give one, or keep what it learns in buffers")
+        parts = [
+            value if self._weight(name) == 1 else self._weight(name) * value for name, value in terms.losses.items()
+        ]
+        loss = (weights * reduce(add, parts)).mean()
+        return loss if terms.penalty is None else loss + terms.penalty
+
+    def _weight(self, name: str) -> float:
+        """A loss's weight; those of the agent itself have 1."""
+        losses = self.losses.each()
+        return losses[name].weight if name in losses else 1.0
+
+    def augment(self, batch: Batch, drawn: Mapping[str, Tensor]) -> Batch:
+        """Samples changed by what augmentations drew for them."""
+        for name, numbers in drawn.items():
+            batch = self.augmentations[name].apply(batch, numbers)
+        return batch
 
     def batch(self, inputs: Inputs) -> Batch:
         """Samples with the goals that the network is shown, as they are."""
         return self.data.gather(inputs.frames, inputs.samples, inputs.at)
 
-    def motion(self, samples: np.ndarray) -> np.ndarray | None:
-        """Draw the motion of a whole batch, as in `Inputs`: every process draws it all and takes its share."""
-        if self.augmentation is None:
-            return None
-        table, shape = self.data.steps, tuple(self.data.color.shape[1:3])
-        rng = np.random.default_rng([self.seed, self.step])
-        warp: Warp = self.augmentation.draw(table.pick[samples], table.place[samples], shape, rng)
-        return warp.motion(shape)
+    def draw(self, count: int) -> dict[str, np.ndarray]:
+        """What augmentations draw for a whole batch, by name: every process draws it all and takes its share."""
+        rows, columns = self.data.color.shape[1:3]
+        return {
+            name: augmentation.draw(count, (rows, columns), np.random.default_rng([self.seed, self.step, index]))
+            for index, (name, augmentation) in enumerate(self.augmentations.items())
+        }
 
     def _schedule(self) -> float:
         rising = (self.step + 1) / max(self.warmup * self.steps, 1)
@@ -250,32 +267,27 @@ class Trainer:
     def _average(self) -> None:
         # Early on the average follows closely, or it would long remember the start.
         keep = min(self.ema, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_([self.averaged[name] for name in self._moving], self._latest, 1 - keep)
+        if self._moving:
+            torch._foreach_lerp_([self.averaged[name] for name in self._moving], self._latest, 1 - keep)
 
     def _gather(self, figures: Tensor) -> Tensor:
-        """(5, N) figures of the whole batch, from all processes, in the order in which it was drawn."""
+        """(F, N) figures of the whole batch, from all processes, in the order in which it was drawn."""
         if self.fabric.world_size > 1:
             figures = torch.cat(list(self.fabric.all_gather(figures)), dim=1)
         return figures
 
-    def _record(self) -> None:
-        """Take up the figures of the step that has waited longest."""
-        samples, sent = self._waiting.popleft()
-        figures = sent.arrived()
-        if not np.isfinite(figures[:2]).all():
+    def _record(self, samples: np.ndarray, losses: Mapping[str, np.ndarray]) -> None:
+        """Have the sampler know the losses (N,) of samples (N,)."""
+        if not all(np.isfinite(values).all() for values in losses.values()):
             raise self._diverged("the loss")
-        self.sampler.record(samples, figures[:2].sum(0))
-        self._recent.append(figures.mean(1))
+        weighted = [np.float32(self._weight(name)) * values for name, values in losses.items()]
+        self.sampler.record(samples, sum(weighted, np.zeros(len(samples), np.float32)))
 
     def _log(self) -> dict[str, float]:
-        while self._waiting and (not self._recent or self.step == self.steps):
-            self._record()
-        means = np.mean(self._recent, axis=0)
-        self._recent = []
         figures = {"step": self.step, "learning_rate": self.learning_rate * self._schedule()}
-        figures |= {name: round(float(value), 5) for name, value in zip(FIGURES, means, strict=True)}
+        figures |= self._figures.means(all_of_them=self.step == self.steps)
         told = {"drawn": self.sampler.summary()}
-        if programs := self.network.streams.summary():
+        if programs := self.network.summary():
             told["programs"] = programs
             if not self._metrics:
                 told["started"] = self._started
@@ -284,25 +296,31 @@ class Trainer:
 
     def _save(self) -> None:
         # Every process looks, so that none waits for another that has stopped. All at once: the host waits once.
-        finite = torch.stack([self.averaged[name].isfinite().all() for name in self._moving])
-        if not bool(finite.all()):
+        finite = [self.averaged[name].isfinite().all() for name in self._moving]
+        if finite and not bool(torch.stack(finite).all()):
             raise self._diverged("a weight")
         if not self.fabric.is_global_zero:
             return
+        for name, buffer in self.network.named_buffers():
+            if name in self.averaged:
+                self.averaged[name].copy_(buffer)
         state = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         state |= {f"averaged.{name}": tensor for name, tensor in self.averaged.items()}
-        for name, parameter in self.network.named_parameters():
+        state |= {f"losses.{name}": tensor for name, tensor in self.losses.state_dict().items()}
+        for name, parameter in self._parameters():
             for key, value in self.optimizer.state[parameter].items():
                 state[f"optimizer.{key}.{name}"] = value
-        if self._waiting:
-            state["waiting.samples"] = torch.from_numpy(np.stack([samples for samples, _ in self._waiting]))
-            state["waiting.figures"] = torch.from_numpy(np.stack([sent.arrived() for _, sent in self._waiting]))
-        state["recent"] = torch.from_numpy(np.array(self._recent, np.float32).reshape(-1, len(FIGURES)))
+        state |= {name: torch.from_numpy(array) for name, array in self._figures.state().items()}
         state |= {f"sampler.{name}": torch.from_numpy(array) for name, array in self.sampler.state().items()}
         write_tensors(self.folder / WEIGHTS, self.averaged, {"step": self.step})
         write_whole(self.folder / METRICS, "".join(f"{line}\n" for line in self._metrics).encode())
         # Last, so that a run which has its state has all else up to that step too.
         write_tensors(self.folder / STATE, state, {"step": self.step})
+
+    def _parameters(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters of all that is optimised."""
+        yield from self.network.named_parameters()
+        yield from self.losses.named_parameters(prefix="losses")
 
     def _diverged(self, what: str) -> UserError:
         saved = (self.folder / STATE).exists()
@@ -317,10 +335,11 @@ class Trainer:
             return
         state, about = read_tensors(path)
         fill(self.network, _part(state, "network."), path)
+        fill(self.losses, _part(state, "losses."), path)
         averaged = _part(state, "averaged.")
         # In the network's own order: a file lists its tensors in another one.
         self.averaged = {name: torch.empty_like(tensor).copy_(averaged[name]) for name, tensor in self.averaged.items()}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self._parameters():
             if f"optimizer.step.{name}" not in state:
                 continue  # it has had no gradient yet
             # Laid out in memory as the parameter is: the fused optimizer goes through both in the order of memory.
@@ -332,10 +351,7 @@ class Trainer:
             self.optimizer.state[parameter] = {"step": step, **moments}
         self.sampler.restore({name: tensor.numpy() for name, tensor in _part(state, "sampler.").items()})
         self.step = int(about["step"])
-        self._recent = list(state["recent"].numpy())
-        waiting = _part(state, "waiting.")
-        for samples, figures in zip(waiting.get("samples", ()), waiting.get("figures", ()), strict=True):
-            self._waiting.append((samples.numpy(), _Sent(figures)))
+        self._figures.restore(state)
         self._metrics = _lines(self.folder / METRICS, self.step)
 
 
@@ -348,15 +364,19 @@ def _lines(path: Path, step: int) -> list[str]:
         raise UserError(f"{path} is damaged: remove it, and its curves begin where the run is taken up") from error
 
 
-def _groups(network: Transporter, weight_decay: float) -> list[dict[str, Any]]:
+def _set_up(fabric: Fabric, module: torch.nn.Module) -> Any:
+    # Nothing of a module without parameters has to be shared among processes, which refuse it.
+    return fabric.setup_module(module) if any(each.requires_grad for each in module.parameters()) else module
+
+
+def _groups(network: Network, losses: Losses, weight_decay: float) -> list[dict[str, Any]]:
     # Convolutions decay; biases, normalisation and programs do not.
-    orders = {id(parameter) for parameter in network.streams.mixing_logits()}
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim >= 4]
-    rest = [parameter for parameter in network.parameters() if parameter.ndim < 4 and id(parameter) not in orders]
+    orders = {id(parameter) for parameter in network.mixing_logits()}
+    plain = [each for each in (*network.parameters(), *losses.parameters()) if id(each) not in orders]
     groups = [
-        {"params": decayed, "weight_decay": weight_decay, "lr_scale": 1.0},
-        {"params": rest, "weight_decay": 0.0, "lr_scale": 1.0},
-        {"params": network.streams.mixing_logits(), "weight_decay": 0.0, "lr_scale": network.streams.order_lr_scale},
+        {"params": [each for each in plain if each.ndim >= 4], "weight_decay": weight_decay, "lr_scale": 1.0},
+        {"params": [each for each in plain if each.ndim < 4], "weight_decay": 0.0, "lr_scale": 1.0},
+        {"params": network.mixing_logits(), "weight_decay": 0.0, "lr_scale": network.order_lr_scale},
     ]
     return [group for group in groups if group["params"]]
 

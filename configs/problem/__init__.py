@@ -1,1 +1,1 @@
-"""Named problems, and the base on which other names are composed."""
+"""The base on which problems are composed of modules."""

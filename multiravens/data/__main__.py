@@ -19,7 +19,7 @@ from multiravens.data.storage.pack import Pack, is_pack, write_pack
 from multiravens.data.storage.store import Store, find_stores
 from multiravens.errors import UserError, unknown
 from multiravens.options.paths import user_path
-from multiravens.registration import parse_problems
+from multiravens.options.problems import parse_problems
 from multiravens.support.progress import show_progress
 from multiravens.support.shards import parse_size
 

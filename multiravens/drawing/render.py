@@ -17,7 +17,8 @@ from multiravens.errors import UserError, unknown
 from multiravens.options.compose import compose
 from multiravens.options.instantiate import instantiate
 from multiravens.options.paths import user_path
-from multiravens.registration import PROBLEMS
+from multiravens.options.search import search_path
+from multiravens.registration import read_suites
 from multiravens.support.files import write_whole
 from multiravens.support.progress import show_progress
 from multiravens.support.run_environment import environment_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from multiravens.envs import Demonstration, PickPlaceEnv
 
 SHEET = ".png"
-EVERY_PROBLEM = "problem=all"
 FPS, SPEED = (20, 60), (0.05, 10.0)
 """Least and greatest values that are taken."""
 
@@ -48,13 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if EVERY_PROBLEM not in arguments:
-        return cli.guard(lambda: _run(arguments))
-    if any(word.startswith("problem.") for word in arguments):
-        return cli.guard(
-            lambda: _refuse(f"{EVERY_PROBLEM} draws the problems as they are: leave out problem.* options")
-        )
-    return cli.run(render_problems, "render", [word for word in arguments if word != EVERY_PROBLEM])
+    return cli.guard(lambda: _run(arguments))
 
 
 def _run(arguments: list[str]) -> int:
@@ -62,6 +56,11 @@ def _run(arguments: list[str]) -> int:
     words, config_dirs = cli.parse(arguments)[:2]
     given = {key: value.strip("'\"") for key, _, value in (word.partition("=") for word in words)}
     name = given.get("problem", "")
+    if suite := read_suites(search_path(config_dirs)).get(name):
+        if any(word.startswith("problem.") for word in arguments):
+            raise UserError(f"problem={name} draws the problems as they are: leave out problem.* options")
+        words = [word for word in arguments if not word.startswith("problem=")]
+        return cli.run(partial(render_problems, problems=suite), "render", words)
     if not given.get("run") or not name or _is_composed(name, config_dirs):
         return cli.run(render, "render", arguments)
     if name not in read_config(find_run(given["run"])).get("environment", {}):
@@ -143,11 +142,12 @@ def _acted(config: DictConfig, env: "PickPlaceEnv") -> tuple["Demonstration", di
     return played.run, {"goals": played.goals, "seen": played.seen, "aims": played.aims, "actor": agent.name}
 
 
-def render_problems(config: DictConfig) -> None:
-    """Draws the fifteen problems as they start and as the oracle leaves them.
+def render_problems(config: DictConfig, problems: Sequence[str]) -> None:
+    """Draws problems as they start and as the oracle leaves them.
 
     Args:
         config: A composed `render` configuration; its problem is not looked at.
+        problems: Their names.
 
     Raises:
         UserError: If an option can't be met, or the disk refuses.
@@ -158,11 +158,11 @@ def render_problems(config: DictConfig) -> None:
 
     size, lens = _size(config.size, _TILE), adjusted(CLOSE, **config.lens)
     pairs = []
-    with closing(Studio(size, lens)) as studio, show_progress("problems", len(PROBLEMS), "problems") as update:
-        for index, name in enumerate(PROBLEMS):
+    with closing(Studio(size, lens)) as studio, show_progress("problems", len(problems), "problems") as update:
+        for index, name in enumerate(problems):
             pairs.append(before_and_after(_of_problem(config, name), config.seed, studio))
             update(index + 1, "")
-    write_whole(out, png(contact_sheet(pairs, list(PROBLEMS), _PROBLEM_COLUMNS)))
+    write_whole(out, png(contact_sheet(pairs, list(problems), min(_PROBLEM_COLUMNS, len(pairs)))))
     print(f"{out}: {len(pairs)} problems, before and after")
 
 
@@ -200,10 +200,6 @@ def _size(given: Sequence[int] | None, default: tuple[int, int]) -> tuple[int, i
 def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
     if not limits[0] <= value <= limits[1]:
         raise UserError(f"{name}={value}: give {limits[0]} to {limits[1]}")
-
-
-def _refuse(message: str) -> None:
-    raise UserError(message)
 
 
 def _of_problem(config: DictConfig, name: str) -> DictConfig:

@@ -20,7 +20,7 @@ _HEAT = 0.85  # of the colour where the probability is greatest
 
 
 class Scoring(Protocol):
-    """An agent that tells its probabilities, such as `multiravens.agents.acting.policy.TransporterAgent`."""
+    """An agent that tells its probabilities, such as `multiravens.agents.acting.policy.NetworkAgent`."""
 
     resolution: str
     pointer: str

@@ -1,7 +1,7 @@
 """Measure agents on held-out episodes and report the figures with their confidence intervals."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from multiravens import cli
 from multiravens.data.storage.splits import known_splits
 from multiravens.data.storage.store import DATASET, Store
 from multiravens.errors import UserError
+from multiravens.evaluation.metrics import Metric, build_metrics
 from multiravens.evaluation.source import package_source, users_source
 from multiravens.options.instantiate import instantiate
-from multiravens.registration import parse_problems
+from multiravens.options.problems import parse_problems
 from multiravens.support.files import storage_error, user_path
 from multiravens.support.progress import Update, show_progress
 from multiravens.support.run_environment import environment_of
@@ -31,7 +32,7 @@ from multiravens.support.runs import (
     read_evaluation,
     write_evaluation,
 )
-from multiravens.support.statistics import spelled, spelled_outcome
+from multiravens.support.statistics import figure_cells, shown_metrics, spelled, title
 
 EXPERT = "expert"
 """Source of the goal images that demonstrations lack: a run of the expert."""
@@ -53,6 +54,7 @@ def evaluate(config: DictConfig) -> None:
         raise UserError(f"{config.agent.name} has to be trained first: give its folder as run=FOLDER")
     if (config.run is None) == (config.get("agent") is None):
         raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
+    metrics = build_metrics(_plain(config.metrics))
     actor, trained = _actor(config)
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     overrides = [str(word) for word in config.overrides]
@@ -67,20 +69,20 @@ def evaluate(config: DictConfig) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(out, error) from error
-    table = Table("problem", "agent", "mean return [95 %]", "full success [95 %]", "episodes", "skipped")
-    remarks = []
+    contents: dict[str, dict[str, Any]] = {}
+    remarks: list[str] = []
     for problem, environment in environments.items():
         path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
         wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
-            content = wanted | _measured(problem, actor, environment, config, seeds[problem], shown[problem])
+            content = wanted | _measured(problem, actor, environment, config, metrics, seeds[problem], shown[problem])
             write_evaluation(path, content)
-        _add_rows(table, problem, content)
+        contents[problem] = content
         other = others[problem]
         if other is not None:
-            remarks.append(_ahead(problem, content, other, config.against))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+            remarks += _compared(problem, content, other, config.against)
+    Console(width=None if sys.stdout.isatty() else 120).print(_table(contents))
     for remark in remarks:
         print(remark)
     print(f"written to {out}")
@@ -109,17 +111,20 @@ def _wanted(
 ) -> dict[str, Any]:
     """Collect every setting that the figures of a problem depend on."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
-    built = [_plain(config[name]) for name in ("loader", "view", "beside_agents")]
+    built = [_plain(config[name]) for name in ("loader", "view", "beside_agents", "metrics")]
     return {
         "problem": problem,
         "agent": actor.name,
         "pointer": actor.pointer,
-        **{name: getattr(actor, name) for name in ACTING},
+        **{name: getattr(actor.acting, name) for name in ACTING},
         "resolution": actor.resolution,
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,
         "acting": acting,
-        "asked": {name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents")},
+        "asked": {
+            name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents", "metrics")
+        },
+        "metrics": list(config.metrics),
         "program": cli.installed_version(),
         "source": package_source(),
         "users_source": users_source(environment, acting, *built),
@@ -145,6 +150,7 @@ def _measured(
     actor: Any,
     environment: Mapping[str, Any],
     config: DictConfig,
+    metrics: Mapping[str, Metric],
     seeds: range,
     demonstrations: Store | None,
 ) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def _measured(
     with show_progress(f"{problem}, {', '.join(actors)}", config.episodes, "episodes") as update:
         view, told = instantiate(config.view), partial(_tell, update)
         rest = config.episodes, seeds, config.workers, told, demonstrations
-        found = measure(list(actors.values()), view, environment, *rest)
+        found = measure(list(actors.values()), view, environment, *rest, metrics)
     own, *beside = map(described, found)
     return {**own, "beside": dict(zip(list(actors)[1:], beside, strict=True))}
 
@@ -168,10 +174,15 @@ def _tell(update: Update, done: int, skipped: int) -> None:
     update(done, f"{skipped} skipped")
 
 
-def _add_rows(table: Table, problem: str, content: Mapping[str, Any]) -> None:
-    for name, row in {content["agent"]: content, **content["beside"]}.items():
-        counts = str(row["summary"]["episodes"]), str(len(row["skipped"]))
-        table.add_row(problem, escape(name), *spelled_outcome(row["summary"]), *counts)
+def _table(contents: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Make a row for each problem and agent, a column for each metric of a single value."""
+    shown = shown_metrics(contents.values())
+    table = Table("problem", "agent", *(f"{title(name)} [95 %]" for name in shown), "episodes", "skipped")
+    for problem, content in contents.items():
+        for name, row in {content["agent"]: content, **content["beside"]}.items():
+            counts = str(row["summary"]["episodes"]), str(len(row["skipped"]))
+            table.add_row(problem, escape(name), *figure_cells(row["summary"], shown), *counts)
+    return table
 
 
 def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | None) -> Store | None:
@@ -206,20 +217,24 @@ def _other(problem: str, environment: Mapping[str, Any], against: str | None) ->
     return other
 
 
-def _ahead(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], against: str) -> str:
+def _compared(problem: str, content: Mapping[str, Any], other: Mapping[str, Any], against: str) -> Iterator[str]:
+    """Tell of each metric that both have how far the agent is above another."""
     from multiravens.evaluation.measure import compare
 
-    try:
-        comparison = compare(content, other)
-    except ValueError as error:
-        raise UserError(f"{against} was measured on other seeds of {problem}: measure it on the same ones") from error
     by = "" if content["source"] == other.get("source") else f"; {against} was measured by other code"
-    word = "level with" if comparison.mean == 0 else "ahead of" if comparison.mean > 0 else "behind"
-    return (
-        f"{problem}: {content['agent']} is {word} {other['agent']} of {against}, difference in return "
-        f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, ahead in "
-        f"{comparison.ahead:.1%} of the resamples{by}"
-    )
+    for metric in (name for name in shown_metrics([content]) if name in shown_metrics([other])):
+        try:
+            comparison = compare(content, other, metric)
+        except ValueError as error:
+            raise UserError(
+                f"{against} was measured on other seeds of {problem}: measure it on the same ones"
+            ) from error
+        word = "level with" if comparison.mean == 0 else "above" if comparison.mean > 0 else "below"
+        yield (
+            f"{problem}, {title(metric)}: {content['agent']} is {word} {other['agent']} of {against}, difference "
+            f"{spelled(comparison.mean, comparison.interval)} on {comparison.pairs} common seeds, above in "
+            f"{comparison.ahead:.1%} of the resamples{by}"
+        )
 
 
 def _plain(value: Any) -> Any:

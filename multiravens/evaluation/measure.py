@@ -1,17 +1,16 @@
 """Measuring an agent on held-out episodes: same seeds, same goals and same starts for every agent."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
+from multiravens.evaluation.metrics import Metric, summary, values_of
+from multiravens.evaluation.record import ActionRecord, Record
 from multiravens.evaluation.workers import EpisodeStart, Timestep, VectorEnv
-from multiravens.support.statistics import Comparison, paired_bootstrap, summarise
+from multiravens.support.statistics import Comparison, paired_bootstrap
 
 BATCH = 8
 """Episodes abreast. It never changes with the number of workers, so neither does what the agent is asked at once."""
@@ -26,35 +25,10 @@ class Actor(Protocol):
     name: str
     pointer: str
     resolution: str
-    inhibition: float
+    acting: Any
     asks_environment: bool
 
     def act(self, views: Any) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Record:
-    """One episode.
-
-    Attributes:
-        seed: of the episode.
-        returned: credit that stood at the end, 0 to 1.
-        success: every sub-goal held at the end.
-        steps: actions taken.
-        expert_steps: that the expert took.
-        ended: why the episode ended, `success` or `steps`.
-        credit_by_module: of each module at the end, 0 to 1.
-        motions: how each motion ended.
-    """
-
-    seed: int
-    returned: float
-    success: bool
-    steps: int
-    expert_steps: int
-    ended: str
-    credit_by_module: dict[str, float]
-    motions: list[str]
 
 
 class Measured(NamedTuple):
@@ -73,6 +47,7 @@ def measure(
     workers: int = 1,
     update: Update | None = None,
     demonstrations: Store | None = None,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> list[Measured]:
     """Let agents act in the first episodes that the expert fully solves; it shows each of them once for all.
 
@@ -85,19 +60,20 @@ def measure(
         workers: processes with environments.
         update: told of progress.
         demonstrations: of that environment, which the expert need not show again; None for none.
+        metrics: computed of each episode as soon as it has ended.
 
     Returns:
         Of each agent, in order.
 
     Raises:
-        UserError: the seeds run out first.
+        UserError: the seeds run out first, or a metric can't be computed.
     """
     shown = partial(view, problem=environment["problem"]["name"])
     records: list[list[Record]] = [[] for _ in actors]
     skipped: dict[int, str] = {}
     tried = 0
     count = min(BATCH, episodes)
-    with VectorEnv({**environment, "resolution": actors[0].resolution}, count, workers, demonstrations) as lanes:
+    with VectorEnv({**environment, "resolution": actors[0].resolution}, min(workers, count), demonstrations) as lanes:
         while (done := len(records[0])) < episodes:
             group = dict(enumerate(seeds[tried : tried + min(count, episodes - done)]))
             if not group:
@@ -112,7 +88,9 @@ def measure(
             for index, actor in enumerate(actors):
                 if index:
                     lanes.ask("reset", {lane: group[lane] for lane in starts})
-                records[index] += _play(actor, shown, lanes, group, starts)
+                for played in _play(actor, shown, lanes, group, starts):
+                    first = records[0][0].metrics if records[0] else {}
+                    records[index].append(replace(played, metrics=values_of(metrics or {}, played, first)))
             if update:
                 update(len(records[0]), len(skipped))
     return [Measured(each, skipped) for each in records]
@@ -178,42 +156,41 @@ def _record(seed: int, start: EpisodeStart, seen: Sequence[Timestep]) -> Record:
         ended=last.ended,
         credit_by_module={name: round(credit, 9) for name, credit in last.credit_by_module.items()},
         motions=[look.motion for look in seen[1:]],
+        actions=tuple(
+            ActionRecord(
+                now.pick,
+                now.place,
+                now.motion,
+                now.credit - before.credit,
+                now.credit,
+                now.credit_by_module,
+                now.pointer,
+            )
+            for before, now in zip(seen, seen[1:], strict=False)
+        ),
     )
-
-
-def summary(records: Sequence[Record]) -> dict[str, Any]:
-    """Mean return with its bootstrap interval, success with Wilson's, credit by module, and why episodes ended."""
-    modules = records[0].credit_by_module
-    return {
-        **summarise([record.returned for record in records], sum(record.success for record in records)),
-        "steps": float(np.mean([record.steps for record in records])),
-        "credit_by_module": {
-            name: float(np.mean([record.credit_by_module[name] for record in records])) for name in modules
-        },
-        "ended": dict(sorted(Counter(record.ended for record in records).items())),
-        "motions": dict(sorted(Counter(motion for record in records for motion in record.motions).items())),
-    }
 
 
 def described(measured: Measured) -> dict[str, Any]:
     """Records and summary as plain values."""
     return {
-        "episodes": [asdict(record) for record in measured.records],
+        "episodes": [record.row() for record in measured.records],
         "skipped": [{"seed": seed, "reason": reason} for seed, reason in sorted(measured.skipped.items())],
         "summary": summary(measured.records),
     }
 
 
-def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
-    """Compare the returns of two agents on the seeds that both have.
+def compare(first: Mapping[str, Any], second: Mapping[str, Any], metric: str) -> Comparison:
+    """Compare a metric of two agents on the seeds that both have.
 
     Args:
         first: what `described` made.
         second: likewise.
+        metric: one that gives a single value.
 
     Raises:
         ValueError: they share no seed.
     """
-    ours, theirs = ({row["seed"]: row["returned"] for row in part["episodes"]} for part in (first, second))
+    ours, theirs = ({row["seed"]: row["metrics"][metric] for row in part["episodes"]} for part in (first, second))
     common = sorted(set(ours) & set(theirs))
     return paired_bootstrap([ours[seed] for seed in common], [theirs[seed] for seed in common])

@@ -8,11 +8,13 @@ from functools import cache
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
-from multiravens.options.compose import CONFIGS, groups
 from multiravens.options.defaults import choices, defaults_of
+from multiravens.options.search import CONFIGS, groups
 
 _ROLLOUT = "multiravens.evaluation.measure"
 """Plays the episodes; what it plays, and with whom, configurations name by `_target_`."""
+_TEACHING = ("train", "loss", "augmentation")
+"""Groups of what teaches an agent and never acts; an agent's objective doesn't either."""
 _OURS = "multiravens"
 _ASSETS = Path(__file__).parents[1] / "assets" / "ur5e"
 """Read by the simulator of the arm."""
@@ -29,7 +31,7 @@ def package_source() -> str:
         SHA-256 in hexadecimal digits; equal files give equal digests, wherever they are installed.
     """
     ours = [CONFIGS]
-    built = [defaults_of("evaluate"), *(choices(group, ours) for group in groups(ours))]
+    built = [defaults_of("evaluate"), *(choices(group, ours) for group in groups(ours) if group not in _TEACHING)]
     return _digest([_ROLLOUT, *_modules(built)], sorted(_ASSETS.glob("*")))
 
 
@@ -71,12 +73,12 @@ def _top(module: str) -> str:
 
 
 def _modules(node: object) -> Iterator[str]:
-    """Yield the module of every `_target_` in plain values."""
+    """Yield the module of every `_target_` in plain values, but for an objective's."""
     if isinstance(node, Mapping):
         parts = str(node.get("_target_", "")).split(".")
         names = (".".join(parts[:length]) for length in range(len(parts) - 1, 0, -1))
         yield from [name for name in names if _file(name)][:1]
-        node = list(node.values())
+        node = [value for key, value in node.items() if key != "objective"]
     if isinstance(node, list):
         for item in node:
             yield from _modules(item)

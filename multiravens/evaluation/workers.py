@@ -1,9 +1,7 @@
 """Environments in worker processes, several episodes at a time; an agent's inputs do not depend on the workers."""
 
-import multiprocessing
 from collections.abc import Mapping
-from functools import cached_property
-from multiprocessing.connection import Connection
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +10,7 @@ from omegaconf import OmegaConf
 
 from multiravens.data.storage.episode import read_episode
 from multiravens.data.storage.store import Store
-from multiravens.errors import UserError
+from multiravens.support.workers import WorkerPool
 
 
 class Timestep(NamedTuple):
@@ -26,6 +24,8 @@ class Timestep(NamedTuple):
         credit_by_module: of each module.
         motion: how the last motion ended.
         ended: empty, `success` or `steps`.
+        pick: (3,) where the tip was sent to pick [m], world frame; empty after a reset.
+        place: (3,) where it was sent to place [m], likewise.
     """
 
     color: NDArray[np.uint8]
@@ -35,6 +35,8 @@ class Timestep(NamedTuple):
     credit_by_module: dict[str, float]
     motion: str
     ended: str
+    pick: tuple[float, ...] = ()
+    place: tuple[float, ...] = ()
 
 
 class EpisodeStart(NamedTuple):
@@ -95,113 +97,101 @@ class EnvWorker:
         return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)
 
     def reset(self, seed: int) -> Timestep:
-        """EpisodeStart the episode."""
+        """Start the episode of a seed."""
         return _seen(*self.env.reset(seed=seed))
 
     def step(self, action: dict[str, Any] | None) -> Timestep:
         """Carry out an action, or what the expert does where it is None."""
-        chosen = self.env.expert() if action is None else action
-        if chosen is None:
+        expert = self.env.expert() if action is None else None
+        fields = expert.to_dict() if expert else action
+        if fields is None:
             raise RuntimeError("the expert knows nothing to do in an episode that it has solved before")
-        observation, _, _, _, info = self.env.step(chosen)
-        return _seen(observation, info)
+        observation, _, _, _, info = self.env.step(fields)
+        pick, place = (tuple(map(float, fields[f"{part}_position"])) for part in ("pick", "place"))
+        return _seen(observation, info)._replace(pick=pick, place=place)
 
     def close(self) -> None:
         """Disconnect from the simulator."""
         self.env.close()
 
 
+class _Lanes:
+    """The environments of one process, each built at its first request, so that a mistake in it is told as its own."""
+
+    def __init__(self, environment: Mapping[str, Any], demonstrations: Store | None) -> None:
+        self._of_a_lane = partial(EnvWorker, environment, demonstrations)
+        self._lanes: dict[int, EnvWorker] = {}
+
+    def __call__(self, lane: int, method: str, argument: Any) -> Any:
+        if lane not in self._lanes:
+            self._lanes[lane] = self._of_a_lane()
+        return getattr(self._lanes[lane], method)(argument)
+
+    def close(self) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+
+
 class VectorEnv:
-    """VectorEnv 0 to `count` - 1, dealt out to workers; with one worker they are in this process.
+    """Environments by number, dealt out to workers; with one worker they are in this process.
+
+    A worker that is killed is replaced: its episodes are reset there, and their actions carried out again.
 
     Args:
-        environment: of every lane.
-        count: of lanes.
+        environment: of each.
         workers: processes.
         demonstrations: as of an `EnvWorker`.
     """
 
-    def __init__(
-        self, environment: Mapping[str, Any], count: int, workers: int, demonstrations: Store | None = None
-    ) -> None:
-        self._here: list[EnvWorker] = []
-        self._pipes: list[Connection] = []
-        self._processes: list[Any] = []
-        if workers == 1:
-            self._here = [EnvWorker(environment, demonstrations) for _ in range(count)]
-            return
-        context = multiprocessing.get_context("spawn")  # a fork would copy the network's threads half-way
-        for index in range(min(workers, count)):
-            ours, theirs = context.Pipe()
-            own = len(range(index, count, workers))
-            process = context.Process(target=_serve, args=(theirs, dict(environment), own, demonstrations), daemon=True)
-            process.start()
-            theirs.close()
-            self._pipes.append(ours)
-            self._processes.append(process)
+    def __init__(self, environment: Mapping[str, Any], workers: int, demonstrations: Store | None = None) -> None:
+        make = partial(_Lanes, dict(environment), demonstrations)
+        self._here = make() if workers == 1 else None
+        self._workers, self._pool = workers, WorkerPool(workers, make, self._past_of)
+        self._past: dict[int, list[tuple[int, tuple[int, str, Any]]]] = {}
 
     def ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
-        """Call a method of several lanes at once.
+        """Call a method of several environments at once.
 
         Args:
             method: of `EnvWorker`.
-            arguments: the argument for each lane's index.
+            arguments: the argument for each one's number: a seed for `open` and `reset`, an action for `step`.
 
         Returns:
-            What each lane answered.
+            What each answered.
 
         Raises:
-            UserError: a worker was killed.
+            UserError: the worker of one seed was killed again and again.
         """
         if self._here:
-            return {index: getattr(self._here[index], method)(argument) for index, argument in arguments.items()}
-        workers = len(self._pipes)
-        try:
-            for index, argument in arguments.items():
-                self._pipes[index % workers].send((index // workers, method, argument))
-            answers = {index: self._pipes[index % workers].recv() for index in arguments}
-        except (EOFError, OSError) as error:
-            raise UserError("a worker was killed, perhaps for want of memory: use fewer workers") from error
-        for answer in answers.values():
-            if isinstance(answer, BaseException):
-                raise answer
-        return answers
+            return {lane: self._here(lane, method, argument) for lane, argument in arguments.items()}
+        for lane, argument in arguments.items():
+            seed = self._past[lane][0][0] if method == "step" else argument
+            if method != "step":
+                self._past[lane] = []
+            self._pool.ask(seed, lane, method, argument, worker=lane % self._workers)
+        answers: dict[int, Any] = {}
+        while len(answers) < len(arguments):
+            for (lane, _, argument), answer in self._pool.wait():
+                answers[lane] = answer
+                seed = self._past[lane][0][0] if method == "step" else argument
+                # The goals are known once the expert has shown them; a reset is enough to come there again.
+                self._past[lane].append((seed, (lane, "reset" if method == "open" else method, argument)))
+        return {lane: answers[lane] for lane in arguments}  # in an order that no worker's speed changes
+
+    def _past_of(self, worker: int) -> list[tuple[int, tuple[int, str, Any]]]:
+        return [each for lane, calls in self._past.items() if lane % self._workers == worker for each in calls]
 
     def close(self) -> None:
         """End every worker."""
-        for lane in self._here:
-            lane.close()
-        for pipe in self._pipes:
-            pipe.close()
-        for process in self._processes:
-            process.join(timeout=5)
-            process.kill()
+        if self._here:
+            self._here.close()
+        self._pool.stop()
 
     def __enter__(self) -> "VectorEnv":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrations: Store | None) -> None:
-    lanes: dict[int, EnvWorker] = {}
-    while True:
-        try:
-            index, method, argument = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            # Built at the first call, so that a mistake in it reaches the user as its own error.
-            if index not in lanes and index < count:
-                lanes[index] = EnvWorker(environment, demonstrations)
-            answer = getattr(lanes[index], method)(argument)
-        except Exception as error:  # told where the command runs
-            answer = error
-        try:
-            pipe.send(answer)
-        except OSError:
-            return  # the command has ended; it has told why
 
 
 def _seen(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Timestep:

@@ -8,37 +8,43 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.support.statistics import title
+
 matplotlib.use("Agg")
 matplotlib.rcParams["text.parse_math"] = False  # a name may have any letters
 from matplotlib import pyplot  # noqa: E402  # after the choice of a backend without a window
 
 _WIDEST = 24.0  # [inches]
+_PANELS = 6  # beside each other
 _STRONG = ("#2a6fb0", "#d9822b", "#3f9b5f", "#b0413e", "#7a5ea8", "#6b6f76", "#c2a83e", "#3aa6a6")
 _LIGHT = ("#9cc3e6", "#f2c894", "#a3d6b5", "#e0a09f", "#c4b1dd", "#b9bcc1", "#e6d89a", "#a5dede")
 COLORS = (*_STRONG, *_LIGHT)
 Programs = Mapping[str, Mapping[str, Any]]
-_LOSSES = {"loss_pick": "pick loss", "loss_place": "place loss"}
-_ACCURACIES = {"accuracy_pick": "pick right", "accuracy_place": "place right", "accuracy_rotation": "turn right"}
 
 
-def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Losses and accuracies over the steps, a line a run.
+def learning_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str]) -> bytes:
+    """Figures over the steps, a panel each and a line a run.
 
     Args:
         metrics: of each run, the lines of its `metrics.jsonl`.
+        names: of the figures; a run without one has no line in its panel.
     """
-    names = {**_LOSSES, **_ACCURACIES}
-    figure, axes = pyplot.subplots(1, len(names), figsize=(3.3 * len(names), 3.0))
-    for axis, (key, title) in zip(axes, names.items(), strict=True):
+    rows = -(-len(names) // _PANELS)
+    columns = -(-len(names) // rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.3 * columns, 3.0 * rows), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
         for index, (run, lines) in enumerate(metrics.items()):
-            values = _smoothed([line[key] for line in lines])
-            axis.plot([line["step"] for line in lines], values, label=run, color=COLORS[index % len(COLORS)])
-        axis.set_title(title)
+            own = [line for line in lines if name in line]
+            values = _smoothed([line[name] for line in own])
+            axis.plot([line["step"] for line in own], values, label=run, color=COLORS[index % len(COLORS)])
+        axis.set_title(name.replace("_", " "))
         axis.set_xlabel("steps")
         axis.grid(alpha=0.25)
-        if key in _ACCURACIES:
+        if name.startswith("accuracy_"):
             axis.set_ylim(0, 1.02)
-    axes[0].legend(fontsize=7)
+    axes[0][0].legend(fontsize=7)
     return _png(figure)
 
 
@@ -58,11 +64,12 @@ def drawn_shares(lines: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
-def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Mean return of every run on every problem, with intervals.
+def by_problem(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
+    """Figures of a metric, of every run on every problem, with intervals.
 
     Args:
         rows: `problem`, `label` and `summary` each.
+        metric: that all have.
     """
     problems, labels = _unique(row["problem"] for row in rows), _unique(row["label"] for row in rows)
     width = 1.1 * len(problems) * max(len(labels), 2) * 0.6
@@ -72,34 +79,35 @@ def returns_by_problem(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for row in rows:
         own = beside[row["problem"]]
         at = problems.index(row["problem"]) + (own.index(row["label"]) - (len(own) - 1) / 2) * width
-        mean, (low, high) = row["summary"]["mean_return"], row["summary"]["mean_return_interval"]
+        mean, (low, high) = row["summary"][metric], row["summary"][f"{metric}_interval"]
         color = COLORS[labels.index(row["label"]) % len(COLORS)]
         first = row is next(other for other in rows if other["label"] == row["label"])
         axis.bar(at, mean, width * 0.92, color=color, label=row["label"] if first else None)
         axis.errorbar(at, mean, [[mean - low], [high - mean]], color="#222", capsize=3, linewidth=1)
     axis.set_xticks(range(len(problems)), problems, rotation=15, ha="right")
-    axis.set_ylim(0, 1.05)
-    axis.set_ylabel("mean return")
+    _show_share(axis, 0.0, [row["summary"][f"{metric}_interval"] for row in rows])
+    axis.set_ylabel(title(metric))
     axis.grid(axis="y", alpha=0.25)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _png(figure)
 
 
-def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Full success against the number of demonstrations, a line for each problem and way to train.
+def by_demonstrations(rows: Sequence[Mapping[str, Any]], metric: str) -> bytes:
+    """Figures of a metric against the number of demonstrations, a line for each problem and way to train.
 
     Args:
         rows: `problem`, `way`, `demos` and `summary` each.
+        metric: that all have.
     """
     figure, axis = pyplot.subplots(figsize=(6.0, 3.6))
     for index, line in enumerate(_unique((row["problem"], row["way"]) for row in rows)):
         own = sorted((row for row in rows if (row["problem"], row["way"]) == line), key=_demos)
-        rates = np.array([row["summary"]["success_rate"] for row in own])
-        bounds = np.array([row["summary"]["success_interval"] for row in own])
+        rates = np.array([row["summary"][metric] for row in own])
+        bounds = np.array([row["summary"][f"{metric}_interval"] for row in own])
         axis.errorbar(
             [row["demos"] for row in own],
             rates,
-            [np.clip(rates - bounds[:, 0], 0, 1), np.clip(bounds[:, 1] - rates, 0, 1)],
+            [np.maximum(rates - bounds[:, 0], 0), np.maximum(bounds[:, 1] - rates, 0)],
             marker="o",
             capsize=3,
             color=COLORS[index % len(COLORS)],
@@ -110,11 +118,17 @@ def success_by_demonstrations(rows: Sequence[Mapping[str, Any]]) -> bytes:
     axis.set_xticks(counts, [str(count) for count in counts])
     axis.minorticks_off()
     axis.set_xlabel("demonstrations of each problem")
-    axis.set_ylabel("full success")
-    axis.set_ylim(-0.03, 1.05)
+    axis.set_ylabel(title(metric))
+    _show_share(axis, -0.03, [row["summary"][f"{metric}_interval"] for row in rows])
     axis.grid(alpha=0.25)
     axis.legend(fontsize=7)
     return _png(figure)
+
+
+def _show_share(axis: Any, bottom: float, intervals: Sequence[Sequence[float]]) -> None:
+    """Show all from 0 to 1 where all figures lie there; others set their own limits."""
+    if all(0 <= low and high <= 1 for low, high in intervals):
+        axis.set_ylim(bottom, 1.05)
 
 
 def programs(shares: Programs) -> bytes:

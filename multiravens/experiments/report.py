@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from multiravens.support.files import read_whole, storage_error, user_path, writ
 from multiravens.support.markdown import markdown_table
 from multiravens.support.run_environment import refuse_foreign
 from multiravens.support.runs import ACTING, EVALUATION, METRICS, find_run, read_config, read_evaluation
-from multiravens.support.statistics import spelled_outcome, summarise
+from multiravens.support.statistics import figure_cells, shown_metrics, summarise, title
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;color:#262a32;background:#fafaf8;max-width:1180px;margin:2em auto;
 padding:0 1em}table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .8em;border-bottom:1px solid #d8dbe0;
@@ -29,11 +29,16 @@ th{font-weight:600}td.n{font-variant-numeric:tabular-nums}img{max-width:100%;dis
 h2{margin-top:2em}p.note{color:#686e78}"""
 
 
-NOTE = "Intervals are 95 %: bootstrap over episodes for the mean return, Wilson for success."
+NOTE = "Intervals are 95 %: bootstrap over episodes for means, Wilson for rates."
 _ALL = "all"
 _UNTRAINED = dict.fromkeys(("demos", "steps", "network", "resolution", "sampling", *ACTING), "")
 _METRICS_BYTES = 2**28
-_METRICS = ("step", "drawn", "loss_pick", "loss_place", "accuracy_pick", "accuracy_place", "accuracy_rotation")
+_NO_FIGURES = ("drawn", "programs", "started")
+"""Of a line of metrics, what is no number."""
+_MOST_FIGURES = 64
+"""Values in a line of metrics; each has a panel."""
+_OF_A_LINE = ("step", "learning_rate")
+"""Of a line of metrics, what is told of the step and not of its batch."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,7 @@ def read_run(folder: Path, label: str) -> Run:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     if not all(isinstance(line, dict) and _is_whole(line) for line in metrics):
-        raise UserError(f"{path} is damaged: a line lacks one of {', '.join(_METRICS)}")
+        raise UserError(f"{path} is damaged: a line lacks its step, what was drawn, or a figure's number")
     for name in ("problems", "demos", "steps", "resolution", "task_sampling", "step_sampling"):
         if name not in config:
             raise UserError(f"{folder} is damaged: its configuration lacks {name}")
@@ -127,9 +132,15 @@ def read_run(folder: Path, label: str) -> Run:
 
 def _is_whole(line: Mapping[str, Any]) -> bool:
     """Tell whether a line of metrics has all that plots take from it."""
-    numbers = all(isinstance(line.get(name), int | float) for name in _METRICS if name != "drawn")
+    numbers = all(isinstance(value, int | float) for name, value in line.items() if name not in _NO_FIGURES)
     drawn = line.get("drawn")
-    return numbers and isinstance(drawn, dict) and isinstance(drawn.get("tasks"), dict)
+    return (
+        numbers
+        and "step" in line
+        and len(line) <= _MOST_FIGURES
+        and isinstance(drawn, dict)
+        and isinstance(drawn.get("tasks"), dict)
+    )
 
 
 def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
@@ -152,6 +163,7 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 "sampling": _sampling(chosen),
                 **{name: content[name] for name in ACTING},
                 "way": _way(run.config, content),
+                "metrics": content["metrics"],
                 "summary": content["summary"],
                 "skipped": len(content["skipped"]),
             }
@@ -159,25 +171,33 @@ def table_rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                 if (problem, name) not in told:
                     told.add((problem, name))
                     figures = {"summary": other["summary"], "skipped": len(other["skipped"])}
-                    yield {"problem": problem, "label": name, "agent": name, **_UNTRAINED, **figures}
+                    own = {"problem": problem, "label": name, "agent": name, "metrics": content["metrics"]}
+                    yield {**own, **_UNTRAINED, **figures}
 
 
 def _together(contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Evaluations of several problems as one; of the agents beside, those that are in all."""
+    """Evaluations of several problems as one, with the metrics of a single value that all have; of the agents beside,
+    those that are in all.
+    """
     beside = set.intersection(*(set(content["beside"]) for content in contents))
     parts = {name: [content["beside"][name] for content in contents] for name in sorted(beside)}
     acting = {name: sorted({content[name] for content in contents}) for name in ACTING}
+    own = [set(shown_metrics([content])) for content in contents]
+    metrics = [name for name in shown_metrics(contents) if name in set.intersection(*own)]
     return {
         "agent": contents[0]["agent"],
+        "metrics": metrics,
         **{name: " and ".join(map(str, values)) for name, values in acting.items()},
-        **_pooled(contents),
-        "beside": {name: _pooled(each) for name, each in parts.items()},
+        **_pooled(contents, metrics),
+        "beside": {name: _pooled(each, metrics) for name, each in parts.items()},
     }
 
 
-def _pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    episodes = [row for part in parts for row in part["episodes"]]
-    figures = summarise([float(row["returned"]) for row in episodes], sum(bool(row["success"]) for row in episodes))
+def _pooled(parts: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
+    rows = [row["metrics"] for part in parts for row in part["episodes"]]
+    figures: dict[str, Any] = {"episodes": len(rows)}
+    for name in metrics:
+        figures[name], figures[f"{name}_interval"] = summarise([row[name] for row in rows])
     return {"summary": figures, "skipped": [row for part in parts for row in part["skipped"]]}
 
 
@@ -186,21 +206,34 @@ def plots(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[tuple[
     from multiravens.experiments import plots as draw  # matplotlib takes a second to import
 
     made = []
-    if rows:
-        made.append(("returns", "Mean return with 95 % bootstrap intervals.", draw.returns_by_problem(rows)))
-        trained = [row for row in rows if row["demos"] != ""]
-        # Where problems were learned together, one line for all of them says more than ten.
-        trained = [row for row in trained if row["problem"].startswith(_ALL)] or trained
-        made.append(("demonstrations", "Full success with Wilson intervals.", draw.success_by_demonstrations(trained)))
+    trained = [row for row in rows if row["demos"] != ""]
+    # Where problems were learned together, one line for all of them says more than ten.
+    trained = [row for row in trained if row["problem"].startswith(_ALL)] or trained
+    for name in shown_metrics(rows):
+        own, learned = ([row for row in part if name in row["metrics"]] for part in (rows, trained))
+        caption = f"{title(name).capitalize()} with 95 % intervals"
+        made.append((f"{name}_by_problem", f"{caption}.", draw.by_problem(own, name)))
+        if learned:
+            picture = draw.by_demonstrations(learned, name)
+            made.append((f"{name}_by_demonstrations", f"{caption}, by demonstrations.", picture))
     metrics = {run.label: run.metrics for run in runs if run.metrics}
     if metrics:
-        made.append(("learning", "Losses and accuracies of the batches.", draw.learning_curves(metrics)))
+        names = figure_names(metrics.values())
+        caption = f"Losses and figures of the batches: {', '.join(names)}."
+        made.append(("learning", caption, draw.learning_curves(metrics, names)))
     for run in runs:
         if run.metrics and len(run.metrics[-1]["drawn"]["tasks"]) > 1:
             picture = draw.drawn_shares(run.metrics)
             made.append((f"drawn_{_file(run.label)}", f"{run.label}: what was drawn.", picture))
         made += [(f"{name}_{_file(run.label)}", caption, picture) for name, caption, picture in _programs(run)]
     return made
+
+
+def figure_names(metrics: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Names of the figures in runs' lines of metrics: losses first, then what else was told of batches."""
+    lines = [line for run in metrics for line in run[:1]]
+    names = dict.fromkeys(name for line in lines for name in line if name not in (*_NO_FIGURES, *_OF_A_LINE))
+    return sorted(names, key=lambda name: not name.startswith("loss_"))
 
 
 def _programs(run: Run) -> Iterator[tuple[str, str, bytes]]:
@@ -253,14 +286,15 @@ def gallery(run: Run, config: DictConfig) -> Iterator[tuple[str, str, bytes]]:
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table in Markdown."""
-    return markdown_table(_HEADINGS, map(_cells, rows)) + "\n"
+    return markdown_table(_headings(rows), _cells(rows)) + "\n"
 
 
 def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Sequence[tuple[str, str, bytes]]) -> str:
     """The page, its pictures inside it."""
-    heads = "".join(f"<th>{heading}</th>" for heading in _HEADINGS)
+    heads = "".join(f"<th>{html.escape(heading)}</th>" for heading in _headings(rows))
     body = "".join(
-        "<tr>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in _cells(row)) + "</tr>" for row in rows
+        "<tr>" + "".join(f'<td class="n">{html.escape(cell)}</td>' for cell in cells) + "</tr>"
+        for cells in _cells(rows)
     )
     images = "".join(
         f'<h3>{html.escape(caption)}</h3><img alt="{html.escape(name)}" '
@@ -281,12 +315,15 @@ def page(runs: Sequence[Run], rows: Sequence[Mapping[str, Any]], pictures: Seque
     )
 
 
-_HEADINGS = ("problem", "run", "agent", "demos", "steps", "sampling", "mean return", "full success", "episodes")
+def _headings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return ["problem", "run", "agent", "demos", "steps", "sampling", *map(title, shown_metrics(rows)), "episodes"]
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
-    return [*texts, *spelled_outcome(row["summary"]), str(row["summary"]["episodes"])]
+def _cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    shown = shown_metrics(rows)
+    for row in rows:
+        texts = [str(row[name]) for name in ("problem", "label", "agent", "demos", "steps", "sampling")]
+        yield [*texts, *figure_cells(row["summary"], shown), str(row["summary"]["episodes"])]
 
 
 def _sources(runs: Sequence[Run]) -> str:

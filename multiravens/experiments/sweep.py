@@ -18,11 +18,12 @@ from multiravens import cli
 from multiravens.data.storage.pack import SUFFIX
 from multiravens.errors import UserError, quote, unknown
 from multiravens.evaluation.source import package_source, users_source
-from multiravens.options.compose import compose, groups, search_path
+from multiravens.options.compose import compose
 from multiravens.options.defaults import choices
+from multiravens.options.problems import parse_problems
+from multiravens.options.search import groups, search_path
 from multiravens.options.trust import allowed_by_command, outside_targets
 from multiravens.options.types import spell
-from multiravens.registration import parse_problems
 from multiravens.support.files import locked, read_json, user_path, write_json, write_whole
 
 STAGES = ("demos", "train", "evaluate")

@@ -5,6 +5,8 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from multiravens.errors import UserError, quote
+
 _KINDS: dict[Any, str] = {
     bool: "true or false",
     int: "an integer",
@@ -62,6 +64,27 @@ def wanted(value: object, annotation: Any) -> str:
     if not kind.__module__.startswith(_OURS) or _is_node(value) or isinstance(value, kind):
         return ""
     return f"a {kind.__name__}, by its _target_"
+
+
+def check_declared(config: Mapping[str, Any], types_of: Mapping[str, Any], where: object = "the configuration") -> None:
+    """Refuses a configuration that lacks a value, or has one of another type.
+
+    Args:
+        config: Plain values.
+        types_of: Annotations by the value's dotted name.
+        where: Names the configuration in errors.
+
+    Raises:
+        UserError: If it does.
+    """
+    for name, annotation in types_of.items():
+        found: Any = config
+        for step in name.split("."):
+            if not isinstance(found, Mapping) or step not in found:
+                raise UserError(f"{where} lacks a value or has a wrong one: there is no {name}")
+            found = found[step]
+        if text := wanted(found, annotation):
+            raise UserError(f"{where} lacks a value or has a wrong one: {name} is {quote(found)}, not {text}")
 
 
 def _is_node(value: object) -> bool:

@@ -6,7 +6,6 @@ type their default has, and constructors' parameters checked before anything is 
 
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,16 +24,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.options.paths import user_path
+from multiravens.options.problems import composition
+from multiravens.options.search import groups, options, search_path
 from multiravens.options.types import UNSET, check_types, option_names, plain_value
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 _LOCK = threading.RLock()
 """Held while hydra composes: its state, and its parser's, are the process's own and no thread's."""
-_of_the_command: list[Path] = []
-BASE_PROBLEM = "composed"  # configs/problem/composed.yaml, which every other problem extends
 
-_MOST_MODULES = 16  # a bound on the work of composing; the table is full well before
 _LONGEST_OVERRIDE = 10_000  # characters; hydra's parser takes seconds beyond
 _EXAMPLE = "write key=value, and quote special characters, as in out='a b.mp4'"
 
@@ -74,16 +70,22 @@ def _composed(
     roots = search_path(config_dirs)
     if config_name not in options(roots, ""):
         raise unknown("configuration", config_name, options(roots, ""))
-    chosen, values, plainly = {}, [], []
+    chosen: dict[str, list[str]] = {}
+    values, plainly = [], []
     plain = _plain_values(config_name, roots)
     for override in [_parsed(text) for text in overrides]:
         if override.key_or_group in plain:
             plainly.append(override)
         elif _is_selection(override, roots):
-            optional = _is_optional(override.key_or_group, config_name, roots)
+            optional = {override.key_or_group: None} in _defaults(config_name, roots)
             chosen[override.get_key_element()] = _selected(override, roots, optional)
         else:
             values.append(override)
+    for default in (each["problem"] for each in _defaults(config_name, roots) if "problem" in each):
+        chosen = {
+            "problem": _with_modules(chosen.pop("problem", []) or composition(default, roots), chosen),
+            **chosen,
+        }
     selections = [text for texts in chosen.values() for text in texts]
     default = _load(config_name, selections, roots)
     names = {each.key_or_group: _as_its_default(each, default) for each in plainly}
@@ -98,53 +100,6 @@ def _composed(
     config = _resolved(merged)
     check_types(known, OmegaConf.to_container(config), "")
     return config
-
-
-def look_in(config_dirs: Sequence[str | Path]) -> None:
-    """Has `compose` look in the user's folders too wherever it is not told which: a command's --config-dir.
-
-    Raises:
-        UserError: One of them is not a folder.
-    """
-    _of_the_command[:] = search_path(config_dirs)[1:]
-
-
-def search_path(config_dirs: str | Path | Iterable[str | Path] | None = ()) -> list[Path]:
-    """Lists the folders that hold configurations: the project's own, then the user's.
-
-    Args:
-        config_dirs: The user's folder or folders; None for those of `look_in`.
-
-    Returns:
-        Absolute folders.
-
-    Raises:
-        UserError: One of them is not a folder.
-    """
-    if config_dirs is None:
-        return [CONFIGS, *_of_the_command]
-    named = [config_dirs] if isinstance(config_dirs, str | Path) else config_dirs
-    folders = [user_path(folder).absolute() for folder in named]
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"--config-dir {quote(str(folder))}: there is no such folder")
-    return [CONFIGS, *folders]
-
-
-def groups(roots: Iterable[Path]) -> list[str]:
-    """Names the groups: the sub-folders that hold YAML files, in alphabetical order."""
-    return sorted({path.parent.name for root in roots for path in root.glob("*/*.yaml")})
-
-
-def options(roots: Iterable[Path], group: str) -> list[str]:
-    """Names the files of one group (the top-level files for an empty name), in alphabetical order."""
-    names = {path.stem for root in roots for path in (root / group).glob("*.yaml")}
-    return sorted(names - {BASE_PROBLEM} if group == "problem" else names)
-
-
-def module_names(roots: Iterable[Path]) -> list[str]:
-    """Names the task modules that a problem's name can be made of, in alphabetical order."""
-    return [name for name in options(roots, "module") if name.isidentifier()]
 
 
 def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -276,14 +231,17 @@ def _is_selection(override: Override, roots: Sequence[Path]) -> bool:
     return True
 
 
-def _is_optional(group: str, config_name: str, roots: Sequence[Path]) -> bool:
-    """Tell whether a configuration, or one that it extends, does without a group's file unless one is chosen."""
-    defaults = _content(config_name, roots).get("defaults", [])
-    return any(
-        _is_optional(group, item, roots) if isinstance(item, str) else item == {group: None}
-        for item in (defaults if isinstance(defaults, list) else [])
-        if item != "_self_"
-    )
+def _defaults(config_name: str, roots: Sequence[Path]) -> list[Any]:
+    """Lists the groups' choices that a configuration, and those that it extends, makes unless others are made."""
+    items = _content(config_name, roots).get("defaults", [])
+    named = [item for item in (items if isinstance(items, list) else []) if item != "_self_"]
+    return [each for item in named for each in (_defaults(item, roots) if isinstance(item, str) else [item])]
+
+
+def _with_modules(texts: Sequence[str], chosen: dict[str, list[str]]) -> list[str]:
+    """Takes the modules that were chosen for a composed problem out of the choices, into its overrides."""
+    others = {f"+{given[0].partition('=')[0]}": key for key, given in chosen.items() if given}
+    return [f"+{chosen.pop(others[key])[0]}" if (key := text.partition("=")[0]) in others else text for text in texts]
 
 
 def _selected(override: Override, roots: Sequence[Path], optional: bool) -> list[str]:
@@ -297,33 +255,10 @@ def _selected(override: Override, roots: Sequence[Path], optional: bool) -> list
     if override.is_add() and (override.package or "").split(".")[0] not in groups(roots) or override.package == "":
         raise UserError(f"{quote(text)}: only part of a group can be added, as in +module@problem.modules.KEY=NAME")
     if group == "problem" and override.package is None and not override.is_add():
-        return _problem(choice, roots)
+        return composition(choice, roots)
     if choice not in options(roots, group):
         raise unknown(group, choice, options(roots, group))
     return [text]
-
-
-def _problem(name: str, roots: Sequence[Path]) -> list[str]:
-    """Returns the overrides that choose a problem: a file's name, in any order, or any known modules' names."""
-    problems, modules = options(roots, "problem"), module_names(roots)
-    parts = sorted(name.split("-"))
-    for known in (name, "-".join(parts)):
-        if known in problems:
-            return [f"problem={known}"]
-    wrong = [part for part in parts if part not in modules]
-    if len(wrong) == len(parts):
-        raise unknown("problem", name, [*problems, *modules])
-    if wrong:
-        raise unknown(f"module in the problem {quote(name)},", wrong[0], modules)
-    if len(parts) > _MOST_MODULES:
-        raise UserError(f"problem {quote(name)} has {len(parts)} modules, at most {_MOST_MODULES} are composed")
-    seen: Counter[str] = Counter()
-    added = []
-    for part in parts:
-        seen[part] += 1
-        key = part if seen[part] == 1 else f"{part}_{seen[part]}"
-        added.append(f"+module@problem.modules.{key}={part}")
-    return [f"problem={BASE_PROBLEM}", *added, f"problem.name={'-'.join(parts)}"]
 
 
 def _load(config_name: str, overrides: Sequence[str], roots: Sequence[Path]) -> DictConfig:

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from multiravens.options.compose import compose, search_path
+from multiravens.options.compose import compose
+from multiravens.options.search import search_path
 from multiravens.options.types import flatten
 
 NAMED = ("backbone", "task_sampling", "step_sampling")
@@ -63,10 +64,18 @@ def chosen_names(config: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
         For each group the choice that has these values today (options that the run lacks have their defaults), or
-        the name of the class for values of one's own.
+        the name of the class for values of one's own; for the backbone that of a network which has none.
     """
     known = config.get("chosen", {})
-    return {group: known.get(group) or _name(group, config[group]) for group in NAMED}
+    names = {group: known.get(group) or _name(group, config[group]) for group in NAMED}
+    own = own_network(config)
+    return names if own is None else names | {"backbone": _class(own)}
+
+
+def own_network(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The part of a configuration that makes a network without a backbone; None where it is one of ours, with one."""
+    node = config["agent"].get("network")
+    return node if isinstance(node, Mapping) and not str(node.get("_target_")).startswith("multiravens.") else None
 
 
 def _name(group: str, node: Mapping[str, Any]) -> str:
@@ -74,8 +83,12 @@ def _name(group: str, node: Mapping[str, Any]) -> str:
         if _filled(node, content) == content:
             return name
     built = (node.get("streams") or node["network"]) if group == "backbone" else node
-    kind = str(built.get("_target_", "")).rpartition(".")[2]
-    return kind.removesuffix("Streams").removesuffix("Tasks").removesuffix("Steps").lower()
+    return _class(built).removesuffix("streams").removesuffix("tasks").removesuffix("steps")
+
+
+def _class(node: Mapping[str, Any]) -> str:
+    """Name of the class that a part of a configuration names."""
+    return str(node.get("_target_", "")).rpartition(".")[2].lower()
 
 
 def choices(group: str, roots: Sequence[Path] | None = None) -> dict[str, dict[str, Any]]:

@@ -66,14 +66,22 @@ def check(node: object, parameters: Mapping[str, Any] | None = None, path: str =
     if "_target_" not in node:
         return found
     own = {str(key): value for key, value in node.items() if key not in _HYDRA_KEYS}
-    target = _located(node["_target_"], path)
+    target = locate(node["_target_"], path)
     _bind(target, own | dict(parameters or {}), f"{path or _name(node)}", bool(node.get("_partial_")))
     _check_types(target, {key: own[key] for key in own if key not in (parameters or {})}, path)
     return found + 1
 
 
-def _located(target: object, path: str) -> Any:
-    """Imports what a `_target_` names: the longest part of it that is a module, then attributes of that."""
+def locate(target: object, path: str) -> Any:
+    """Imports what a `_target_` names: the longest part of it that is a module, then attributes of that.
+
+    Args:
+        target: A dotted path.
+        path: Where it stands, for messages.
+
+    Raises:
+        UserError: It is none, cannot be imported, or is nothing that can be called.
+    """
     place = f"{path}._target_" if path else "_target_"
     parts = target.split(".") if isinstance(target, str) else []
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):

@@ -14,14 +14,17 @@ from typing import Any, NamedTuple
 import yaml
 
 from multiravens.errors import UserError, nearest, quote
-from multiravens.options.compose import CONFIGS, search_path
 from multiravens.options.plain import plain
-from multiravens.options.types import flatten
+from multiravens.options.search import CONFIGS, search_path
+from multiravens.options.types import PARTS, flatten
 
 OURS = "multiravens."
-_GROUPS = {"module": "problem.modules.*", "domain": "camera.domain"}
+_PARTS = "backbone.streams.parts.*"
+_GROUPS = {"module": "problem.modules.*", "domain": "camera.domain", "program_part": _PARTS}
 """Places of groups that are not called like them."""
-_MODULES = ("problem", "modules")
+_PART_PREFIXES = ("backbone.streams.parts.", "backbone.streams.added.")
+_NAMED_BY_USERS = (("problem", "modules"), *((group,) for group in PARTS))
+"""Places whose parts have names of the user's choice."""
 _HYDRA_KEYS = ("_args_", "_recursive_", "_convert_", "_mode_")
 """Keys that hydra takes beside `_target_` and `_partial_`."""
 
@@ -33,7 +36,7 @@ class Named(NamedTuple):
     """A class that a configuration names.
 
     Attributes:
-        place: Where, such as `camera.domain`; the name of a problem's module is a star.
+        place: Where, such as `camera.domain`; a name of the user's choice, as of a problem's module, is a star.
         path: Where, exactly.
         target: Its dotted path, or whatever else stands there.
         partial: True if it is to be called later, with more parameters.
@@ -85,12 +88,19 @@ def targets(node: object, path: str = "") -> Iterator[Named]:
     if not isinstance(node, Mapping):
         return
     if "_target_" in node or "_partial_" in node:
-        steps = path.split(".")
-        if tuple(steps[:2]) == _MODULES and len(steps) > 2:
-            steps[2] = "*"
-        yield Named(".".join(steps), path, node.get("_target_"), node.get("_partial_", False))
+        yield Named(_place(path), path, node.get("_target_"), node.get("_partial_", False))
     for key, item in node.items():
         yield from targets(item, f"{path}.{key}" if path else str(key))
+
+
+def _place(path: str) -> str:
+    if path.startswith(_PART_PREFIXES):
+        return _PARTS
+    steps = path.split(".")
+    for parents in _NAMED_BY_USERS:
+        if tuple(steps[: len(parents)]) == parents and len(steps) > len(parents):
+            steps[len(parents)] = "*"
+    return ".".join(steps)
 
 
 def outside_targets(config: object) -> list[str]:

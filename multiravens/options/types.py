@@ -6,8 +6,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import yaml
 
 from multiravens.errors import UserError, quote, unknown
+from multiravens.options.search import CONFIGS
+
+
+def _acting() -> dict[str, Any]:
+    """Options of how an agent acts, which are null where a run says them, with their standard values."""
+    content = yaml.safe_load((CONFIGS / "acting" / "standard.yaml").read_text(encoding="utf-8"))
+    return dict(content)
+
 
 UNSET: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("run", "out", "run_out", "data", "against"), ("FOLDER",)),
@@ -19,9 +28,7 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "lens.target": ([0.33, 0.01, 0.25],),
     "lens.field": (37.0,),
     "order": ([0, 2, 1, 1, 3, 4],),
-    "pointer": ("visual",),
-    "inhibition": (3.0,),
-    "patience": (3,),
+    **{name: (value,) for name, value in _acting().items()},
     "learning_rate": (0.001,),
     "threads": (2,),
     "compile": ("inductor",),
@@ -34,6 +41,8 @@ UNSET: dict[str, tuple[Any, ...]] = {
     "problem.modules.placing.shapes": (["disc", "bar"],),
 }
 """Example values of the options whose default is null."""
+PARTS = ("augmentation", "loss")
+"""Groups of parts with names of the user's choice; null leaves one out."""
 _DEEPEST = 20  # lists in lists; deeper ones hold themselves
 
 
@@ -105,6 +114,8 @@ def check_types(default: object, value: object, path: str) -> None:
         raise UserError(f"{path}= is empty: give {kind_of(default)}{example}")
     elif default is None and path in UNSET:
         _check_unset(value, path)
+    elif value is None and path.rpartition(".")[0] in PARTS:
+        return
     elif default is None or (isinstance(default, str) and ("${" in default or default == "???")):
         return
     elif isinstance(default, list) and isinstance(value, list):

@@ -213,13 +213,14 @@ def _holds_table(node: Any) -> bool:
     return _is_table(node) or (isinstance(node, dict) and any(map(_holds_table, node.values())))
 
 
-def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
+def read_json(path: Path, kind: str, version: int, oldest: int | None = None) -> dict[str, Any]:
     """Reads a JSON file of ours.
 
     Args:
         path: The file.
         kind: What its `format` field must say.
         version: The newest version that this program reads.
+        oldest: The oldest one; None if it is the same.
 
     Returns:
         Its content.
@@ -236,7 +237,7 @@ def read_json(path: Path, kind: str, version: int) -> dict[str, Any]:
         raise UserError(f"{path} is not a {kind}: {remedy}") from error
     if not isinstance(content, dict) or content.get("format") != kind:
         raise UserError(f"{path} is not a {kind}: {remedy}")
-    if content.get("version") != version:
+    if content.get("version") not in range(oldest or version, version + 1):
         found = quote(content.get("version"))
         raise UserError(f"{path} is a {kind} of version {found}, and this program reads {version}: {remedy}")
     return content

@@ -1,6 +1,7 @@
 """Intervals for rates, means and differences. All draws have their own generator, so equal data give equal numbers."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 RESAMPLES = 10_000
+METRIC_NAME = re.compile(r"(?!episodes$)(?!.*_interval$)[a-z][a-z0-9_]{0,39}")
+"""Of a metric: a key of summaries beside the number of episodes and the intervals, and a column's head."""
 
 Interval = tuple[float, float]
 
@@ -75,15 +78,11 @@ def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
-def summarise(returns: Sequence[float], successes: int) -> dict[str, Any]:
-    """Mean return and rate of full success of N episodes, with their 95 % intervals, as plain values."""
-    return {
-        "episodes": len(returns),
-        "mean_return": float(np.mean(returns)),
-        "mean_return_interval": list(bootstrap_mean(returns)),
-        "success_rate": successes / len(returns),
-        "success_interval": list(wilson(successes, len(returns))),
-    }
+def summarise(values: Sequence[float]) -> tuple[float, list[float]]:
+    """Mean of N episodes' values and its 95 % interval: Wilson's where all are true or false, else the bootstrap's."""
+    if all(isinstance(value, bool) for value in values):
+        return sum(values) / len(values), list(wilson(int(sum(values)), len(values)))
+    return float(np.mean(values)), list(bootstrap_mean(values))
 
 
 def _interval(means: NDArray[np.float64], confidence: float) -> Interval:
@@ -96,7 +95,17 @@ def spelled(mean: float, interval: Sequence[float]) -> str:
     return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
-def spelled_outcome(summary: Mapping[str, Any]) -> tuple[str, str]:
-    """Mean return and full success of a summary with their intervals, as tables show them."""
-    returned = spelled(summary["mean_return"], summary["mean_return_interval"])
-    return returned, spelled(summary["success_rate"], summary["success_interval"])
+def shown_metrics(contents: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the metrics that tables of evaluations have a column for: those of a single value, each once, in order."""
+    names = [(name, content["summary"]) for content in contents for name in content["metrics"]]
+    return list(dict.fromkeys(name for name, summary in names if not isinstance(summary[name], Mapping)))
+
+
+def title(metric: str) -> str:
+    """A metric's name as tables and plots show it."""
+    return metric.replace("_", " ")
+
+
+def figure_cells(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    """Figures of a summary with their intervals, as tables show them; empty where it lacks a metric."""
+    return [spelled(summary[name], summary[f"{name}_interval"]) if name in summary else "" for name in metrics]

@@ -5,14 +5,15 @@ is one that must be known to tell which are the first N, and nothing surplus is 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from multiravens.data.collecting.pool import SeedPool
 from multiravens.data.storage.episode import Episode, write_episode
 from multiravens.data.storage.manifest import update_manifest
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, quote
+from multiravens.support.workers import WorkerPool
 
 _MOST_WORKERS = 1024
 
@@ -175,41 +176,21 @@ def _run_here(make_run: Callable[[], Run], store: Store, agenda: SeedQueue) -> N
 
 
 def _run_in_pool(make_run: Callable[[], Run], store: Store, agenda: SeedQueue, workers: int) -> None:
-    flight = SeedPool(workers, _attempt_in_worker, _start_worker, (make_run, store))
+    pool = WorkerPool(workers, partial(_attempting, make_run, store))
     try:
         while True:
-            while flight.has_room and (seed := agenda.next(len(flight))) is not None:
-                flight.add(seed)
-            if not flight:
+            while pool.has_room and (seed := agenda.next(len(pool))) is not None:
+                pool.ask(seed, seed)
+            if not pool:
                 return
-            for seed, reason in flight.wait():
+            for (seed,), reason in pool.wait():
                 agenda.finish(seed, reason)
     finally:
-        flight.stop()
+        pool.stop()
 
 
-@dataclass
-class _Worker:
-    """One process's run, built at its first seed, so that a mistake in it reaches the user as its own error."""
-
-    make_run: Callable[[], Run]
-    store: Store
-    run: Run | None = None
-
-
-_worker: _Worker | None = None
-
-
-def _start_worker(make_run: Callable[[], Run], store: Store) -> None:
-    global _worker
-    _worker = _Worker(make_run, store)
-
-
-def _attempt_in_worker(seed: int) -> str | None:
-    if _worker is None:
-        raise RuntimeError("the worker was not started by this module")
-    _worker.run = _worker.run or _worker.make_run()
-    return attempt(_worker.run, _worker.store, seed)
+def _attempting(make_run: Callable[[], Run], store: Store) -> Callable[[int], str | None]:
+    return partial(attempt, make_run(), store)
 
 
 def _check_count(name: str, value: Any, limit: int, what: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from multiravens.errors import UserError, quote
-from multiravens.options.compose import CONFIGS
+from multiravens.options.search import CONFIGS
 
 _LAST_SEED = 2**31  # seeds fit a 32-bit integer wherever they end up
 

@@ -1,7 +1,7 @@
-"""Turning and shifting a sample as a whole: observation, goals and action alike."""
+"""Augmentation: changes to samples as training sees them, observation, goals and action alike."""
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -9,39 +9,41 @@ from torch import Tensor
 from torch.nn import functional
 
 from multiravens.data.training.demonstrations import Batch
-from multiravens.data.training.upload import upload
 
 _TRIES = 24
 
 
-class Warp(NamedTuple):
-    """Rigid motions of N pictures in their plane.
+class Augmentation(ABC):
+    """Changes samples by what it draws for each of them.
 
-    Attributes:
-        turn: (N,) [rad], from +x (columns) to +y (rows), about the picture's middle.
-        shift: (N, 2) rows and columns [pixels], after the turn.
+    What is drawn is sent to the device together with all else of a step, so that nothing waits for it.
     """
 
-    turn: np.ndarray
-    shift: np.ndarray
+    @abstractmethod
+    def draw(self, count: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw for N samples, on the host.
 
-    def motion(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Motions (N, 10) as `move` takes them, of pictures with these rows and columns.
+        Args:
+            count: N.
+            shape: rows and columns of the pictures.
+            rng: of this step and this augmentation.
 
-        Cosine and sine of the turn; the rows and columns that the picture's middle comes to; and, row by row, the 2 x 3
-        matrix that says of each pixel where it came from, in grid_sample's coordinates: x right, y down, both in
-        [-1, 1].
+        Returns:
+            (N, ..) numbers of any kind.
         """
-        cos, sin = np.cos(self.turn), np.sin(self.turn)
-        down, right = self.shift[..., 0], self.shift[..., 1]
-        rows, columns = ((side - 1) / 2 for side in shape)
-        x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
-        matrix = cos, sin * rows / columns, x_shift / columns, -sin * columns / rows, cos, y_shift / rows
-        return np.stack([cos, sin, down + rows, right + columns, *matrix], axis=-1)
+
+    @abstractmethod
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Change the samples.
+
+        Args:
+            batch: N samples, where the network computes; of others' tensors make new ones.
+            drawn: (N, ..) what was drawn for them, there too.
+        """
 
 
-class SE2:
-    """Draws one rigid motion a sample, redrawn until pick and place stay inside.
+class SE2(Augmentation):
+    """Turns and shifts each sample as a whole, redrawn until pick and place stay inside.
 
     Args:
         turn_degrees: standard deviation of the turn.
@@ -57,56 +59,61 @@ class SE2:
             raise ValueError(f"turn_degrees={turn_degrees}, shift={shift}: give 0 or more")
         self.turn, self.shift = math.radians(turn_degrees), shift
 
-    def draw(self, pick: np.ndarray, place: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
-        """Draw for N samples.
-
-        Args:
-            pick: (N, 2) row and column.
-            place: (N, 2).
-            shape: rows and columns of the pictures.
-            rng: its draws depend on N alone.
-        """
-        drawn = self.candidates(len(pick), shape, rng)
-        at, to, motions = (torch.from_numpy(each) for each in (pick, place, drawn.motion(shape)))
-        first = first_inside(at, to, motions, shape).numpy()
-        rows = np.arange(len(pick))
-        return Warp(drawn.turn[rows, first], drawn.shift[rows, first])
-
-    def candidates(self, count: int, shape: tuple[int, ...], rng: np.random.Generator) -> Warp:
-        """Draw `count` times 24 motions, whatever they would move; the 25th stays put: (N, 25) and (N, 25, 2)."""
+    def draw(self, count: int, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Draw 24 motions a sample, whatever they would move; the 25th stays put: (N, 25, 10) as of `motions`."""
         turns = np.concatenate([rng.normal(0, self.turn, (count, _TRIES)), np.zeros((count, 1))], axis=1)
         shifts = rng.normal(0, self.shift * min(shape), (count, _TRIES, 2))
-        return Warp(turns, np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1))
+        return motions(turns, np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1), shape)
+
+    def apply(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Move each sample by the first of its motions that leaves pick and place inside."""
+        first = first_inside(batch.pick, batch.place, drawn, tuple(batch.images.shape[-2:]))
+        return move(batch, drawn[torch.arange(len(first), device=first.device), first])
 
 
-def first_inside(pick: Tensor, place: Tensor, motions: Tensor, shape: tuple[int, ...]) -> Tensor:
+def motions(turn: np.ndarray, shift: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Rigid motions of pictures in their plane, as `move` takes them.
+
+    Args:
+        turn: (..) [rad], from +x (columns) to +y (rows), about the picture's middle.
+        shift: (.., 2) rows and columns [pixels], after the turn.
+        shape: rows and columns of the pictures.
+
+    Returns:
+        (.., 10): cosine and sine of the turn; the rows and columns that the picture's middle comes to; and, row by row,
+        the 2 x 3 matrix that says of each pixel where it came from, in grid_sample's coordinates: x right, y down, both
+        in [-1, 1].
+    """
+    cos, sin = np.cos(turn), np.sin(turn)
+    down, right = shift[..., 0], shift[..., 1]
+    rows, columns = ((side - 1) / 2 for side in shape)
+    x_shift, y_shift = -(cos * right + sin * down), -(cos * down - sin * right)
+    matrix = cos, sin * rows / columns, x_shift / columns, -sin * columns / rows, cos, y_shift / rows
+    return np.stack([cos, sin, down + rows, right + columns, *matrix], axis=-1)
+
+
+def first_inside(pick: Tensor, place: Tensor, candidates: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Choose the first of several motions that leaves pick and place inside; the last one where none does.
 
     Args:
         pick: (N, 2) row and column.
         place: (N, 2).
-        motions: (N, T, 10) of `Warp.motion`.
+        candidates: (N, T, 10) of `motions`.
         shape: rows and columns of the pictures.
 
     Returns:
         (N,) int64.
     """
-    inside = motions.new_ones(motions.shape[:2], dtype=torch.bool)
+    inside = candidates.new_ones(candidates.shape[:2], dtype=torch.bool)
     for points in (pick, place):
-        for side, at in zip(shape, _at(points[:, None], motions, shape), strict=True):
+        for side, at in zip(shape, _at(points[:, None], candidates, shape), strict=True):
             inside &= (at >= 0) & (at <= side - 1)
     inside[:, -1].fill_(True)
     return inside.to(torch.uint8).argmax(1)
 
 
-def moved(batch: Batch, warp: Warp) -> Batch:
-    """The batch with every sample moved; bilinear, zeros come in from outside."""
-    motion = warp.motion(tuple(batch.images.shape[-2:]))
-    return move(batch, upload(motion, batch.images.device))
-
-
 def move(batch: Batch, motion: Tensor) -> Batch:
-    """The batch with every sample moved by motions (N, 10) of `Warp.motion`, which lie where the batch does."""
+    """The batch with every sample moved by one of `motions`, (N, 10) where the batch is; zeros come in from outside."""
     shape = tuple(batch.images.shape[-2:])
     pick, place = (torch.stack(_at(points, motion, shape), dim=1).float() for points in (batch.pick, batch.place))
     theta = motion[:, 4:].float().unflatten(1, (2, 3))

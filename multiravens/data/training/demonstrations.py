@@ -20,6 +20,7 @@ from multiravens.data.storage.store import DATASET, Store
 from multiravens.data.training.upload import send, upload_together
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, PIXEL, quaternion_yaw, wrap_angle
+from multiravens.options.problems import refused
 from multiravens.support.files import user_path
 
 FACTORS = {"full": 1, "half": 2}
@@ -69,6 +70,7 @@ class Batch(NamedTuple):
         place: (N, 2) float32.
         turn: (N,) float32 [rad].
         period: (N,) float32 [rad].
+        labels: (N, ..) further ones by name, see `Demonstrations`.
     """
 
     images: Tensor
@@ -76,6 +78,7 @@ class Batch(NamedTuple):
     place: Tensor
     turn: Tensor
     period: Tensor
+    labels: Mapping[str, Tensor] = {}
 
 
 class Demonstrations:
@@ -86,6 +89,10 @@ class Demonstrations:
         resolution: `full` or `half`.
         device: where batches are put together. The pictures lie there, too, or in the host's memory if they would take
             more than `RESIDENT` of what is free.
+        labels: by name, what gives a demonstration's further labels (T, ..), a row for each of its T steps.
+
+    Raises:
+        UserError: there is not a row of such labels for each step.
 
     Attributes:
         tasks: names of the problems.
@@ -97,7 +104,11 @@ class Demonstrations:
     """
 
     def __init__(
-        self, episodes: Mapping[str, Sequence[Episode]], resolution: str = "full", device: str | torch.device = "cpu"
+        self,
+        episodes: Mapping[str, Sequence[Episode]],
+        resolution: str = "full",
+        device: str | torch.device = "cpu",
+        labels: Mapping[str, Callable[[Episode], np.ndarray]] | None = None,
     ) -> None:
         self.tasks, self.resolution = list(episodes), resolution
         ordered = [(task, episode) for task, name in enumerate(self.tasks) for episode in episodes[name]]
@@ -121,7 +132,11 @@ class Demonstrations:
         self.device = torch.device(device)
         self.color, self.height = _settled(color, height, self.device)
         columns = (self.steps.pick, self.steps.place, self.steps.turn[:, None], self.steps.period[:, None])
-        self._labels = torch.from_numpy(np.concatenate(columns, axis=1)).to(self.device)
+        self._actions = torch.from_numpy(np.concatenate(columns, axis=1)).to(self.device)
+        self._labels = {
+            name: torch.from_numpy(np.concatenate([_label(name, give, episode) for _, episode in ordered])).to(device)
+            for name, give in (labels or {}).items()
+        }
 
     @property
     def size(self) -> int:
@@ -157,8 +172,10 @@ class Demonstrations:
             at: the frames on the device.
         """
         color, height = self._pictures(frames, at)
-        pick, place, turn, period = self._labels[samples].split([2, 2, 1, 1], dim=1)
-        return Batch(normalise(color, height.to(torch.float32) * HEIGHT_QUANTUM), pick, place, turn[:, 0], period[:, 0])
+        pick, place, turn, period = self._actions[samples].split([2, 2, 1, 1], dim=1)
+        images = normalise(color, height.to(torch.float32) * HEIGHT_QUANTUM)
+        labels = {name: rows[samples] for name, rows in self._labels.items()}
+        return Batch(images, pick, place, turn[:, 0], period[:, 0], labels)
 
     def _pictures(self, frames: np.ndarray, at: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident:
@@ -238,7 +255,9 @@ def _stored(data: Path, problem: str, split: str, demos: int) -> _Source:
     store = Store.open(folder) if there else Store(folder, range(0), {})
     seeds = store.kept() if there else []
     remedy = f"write more with EpisodeWriter, or give demos={len(seeds)}"
-    if not there or "camera" in store.environment:
+    if not there and (reason := refused(problem)):
+        remedy = reason
+    elif not there or "camera" in store.environment:
         command = f"python -m multiravens.demos problem={problem} split={split} episodes={demos} data={data}"
         remedy = f"make them with `{command}`"
 
@@ -255,6 +274,16 @@ def _packed(pack: Pack, problem: str, split: str) -> _Source:
     seeds, environment = pack.seeds[name], pack.environments[name]
     remedy = f"pack more of them, or give demos={len(seeds)}"
     return _Source(f"{name} in {pack.path}", seeds, environment, partial(pack.read, name), remedy)
+
+
+def _label(name: str, give: Callable[[Episode], np.ndarray], episode: Episode) -> np.ndarray:
+    found, steps = np.asarray(give(episode)), len(episode.rewards)
+    if found.ndim < 1 or len(found) != steps or found.dtype.kind not in "biuf":
+        raise UserError(
+            f"the labels of loss {name} are {found.dtype} of shape {found.shape} for a demonstration of {steps} steps: "
+            "give a row of numbers for each step"
+        )
+    return found.astype(np.float32 if found.dtype.kind == "f" else np.int64)
 
 
 def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Methods of adaptation that come with the program."""

@@ -1,0 +1,1 @@
+"""Losses beside an agent's own."""
