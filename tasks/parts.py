@@ -122,6 +122,8 @@ def part(description: str | Mapping[str, Any]) -> Part:
         raise UserError("a part of your own needs one of mesh: PATH or urdf: PATH")
     path = user_path(str(description.get("mesh", description.get("urdf"))))
     scale = float(description.get("scale", 1.0))
+    if not 0 < scale < np.inf:
+        raise UserError(f"scale={scale:g}: give metres a unit of the file, above 0")
     add, extents = _mesh_part(path, scale) if "mesh" in description else _urdf_part(path, scale)
     radius, height = float(np.linalg.norm(extents[:2]) / 2), float(extents[2])
     if not (0.008 <= radius <= 0.045 and height <= 0.08):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pybullet_data
 import pytest
 import trimesh
 
@@ -37,10 +38,13 @@ def mug(folder: Path, scale: float = 1.0) -> Path:
     return path
 
 
-def dropped_into(path: Path) -> float:
-    """Height [m] at which a ball comes to rest that is dropped onto the middle of a mesh."""
+def dropped_into(path: Path, scale: float = 1.0) -> float:
+    """Height [m] at which a ball comes to rest that is dropped onto the middle of a mesh or a URDF."""
     world = World()
-    world.add("mesh", MeshFile(path, 1.0, RED).shape(), planar_pose((0.5, 0.0)), 0.1)
+    if path.suffix == ".urdf":
+        world.add_urdf("mesh", path, planar_pose((0.5, 0.0), 0.001), scale)
+    else:
+        world.add("mesh", MeshFile(path, scale, RED).shape(), planar_pose((0.5, 0.0)), 0.1)
     marble = world.add("ball", ball(0.008, RED), planar_pose((0.502, 0.001), 0.09), 0.01)
     world.settle(cap=5.0)
     height = float(world.pose(marble).position[2])
@@ -50,6 +54,31 @@ def dropped_into(path: Path) -> float:
 
 def test_a_ball_dropped_into_a_mug_lies_on_its_floor(tmp_path: Path, kept: Path) -> None:
     assert abs(dropped_into(mug(tmp_path)) - (FLOOR + 0.008)) < 0.002
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.8])
+def test_a_ball_dropped_into_a_urdfs_mug_lies_on_its_floor(scale: float, tmp_path: Path, kept: Path) -> None:
+    mug(tmp_path, 1000.0)
+    (tmp_path / "urdf").mkdir()
+    path = tmp_path / "urdf" / "mug.urdf"
+    geometry = '<geometry><mesh filename="package://mug.stl" scale="0.001 0.001 0.001"/></geometry>'
+    inertia = '<inertia ixx="1e-5" iyy="1e-5" izz="1e-5" ixy="0" ixz="0" iyz="0"/>'
+    path.write_text(
+        f'<robot name="mug"><link name="base"><inertial><mass value="0.1"/>{inertia}</inertial>'
+        f"<visual>{geometry}</visual><collision>{geometry}</collision></link></robot>"
+    )
+    assert abs(dropped_into(path, scale) - (scale * FLOOR + 0.008)) < 0.002
+    for file in kept.iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert abs(dropped_into(path, scale) - (scale * FLOOR + 0.008)) < 0.002
+
+
+def test_published_models_keep_the_pieces_that_they_have(kept: Path) -> None:
+    world = World()
+    for name in ("duck_vhacd", "urdf/mug", "teddy_vhacd", "random_urdfs/000/000"):
+        world.add_urdf(name, Path(pybullet_data.getDataPath()) / f"{name}.urdf", planar_pose((0.5, 0.0)))
+    world.close()
+    assert not kept.exists()
 
 
 def test_a_convex_mesh_is_one_hull_and_nothing_is_kept(tmp_path: Path, kept: Path) -> None:
@@ -64,46 +93,34 @@ def test_a_mug_is_placed_by_its_floor_and_by_its_rim(tmp_path: Path, kept: Path)
         assert part({"mesh": mug(tmp_path), "grasp": grasp, "symmetry": 0}).grasp == tuple(grasp)
 
 
-def pieces_in_a_process(path: Path, kept: Path) -> str:
+def cut_in_a_process(path: Path, cache: Path) -> tuple[str, bytes, int]:
+    """Name, bytes and time of change of the one file that a process keeps, which says nothing."""
     code = (
         "import sys; from pathlib import Path; from multiravens.sim.shapes import MeshFile;"
         "MeshFile(Path(sys.argv[1]), 1.0, (1, 0, 0)).shape()"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        env={**os.environ, "XDG_CACHE_HOME": str(kept.parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], env=environment, capture_output=True, check=True)
+    assert done.stdout == b""
+    (file,) = (cache / "multiravens" / "pieces").iterdir()
+    return file.name, file.read_bytes(), file.stat().st_mtime_ns
 
 
-def test_one_process_cuts_and_the_next_reads_and_neither_says_a_word(tmp_path: Path, kept: Path) -> None:
+def test_one_process_cuts_the_next_reads_and_one_with_another_cache_gets_the_same_bytes(tmp_path: Path) -> None:
     path = mug(tmp_path)
-    assert pieces_in_a_process(path, kept) == ""
-    (file,) = kept.iterdir()
-    made = file.stat().st_mtime_ns
-    assert pieces_in_a_process(path, kept) == ""
-    assert [entry.stat().st_mtime_ns for entry in kept.iterdir()] == [made]
-
-
-def test_pieces_are_the_same_bytes_from_two_processes(tmp_path: Path) -> None:
-    path, written = mug(tmp_path), []
-    for name in ("one", "two"):
-        pieces_in_a_process(path, tmp_path / name / "multiravens" / "pieces")
-        (file,) = (tmp_path / name / "multiravens" / "pieces").iterdir()
-        written.append((file.name, file.read_bytes()))
-    assert written[0] == written[1]
+    first = cut_in_a_process(path, tmp_path / "one")
+    assert cut_in_a_process(path, tmp_path / "one") == first
+    assert cut_in_a_process(path, tmp_path / "two")[:2] == first[:2]
 
 
 def test_what_is_kept_and_damaged_is_made_anew(tmp_path: Path, kept: Path) -> None:
-    mesh = trimesh.load_mesh(mug(tmp_path))
-    file = decomposition.ConvexPieces(mesh, mesh.center_mass).path
+    path = mug(tmp_path)
+    mesh = trimesh.load_mesh(path)
+    file = decomposition.convex_pieces(mesh, mesh.center_mass, path).path
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole.replace(b"1", b"2")):
         file.write_bytes(damaged)
-        assert decomposition.ConvexPieces(mesh, mesh.center_mass).path.read_bytes() == whole
+        assert decomposition.convex_pieces(mesh, mesh.center_mass, path).path.read_bytes() == whole
 
 
 def test_pieces_removed_during_an_episode_are_there_for_the_next(tmp_path: Path, kept: Path) -> None:
@@ -126,7 +143,7 @@ def test_a_mesh_that_cannot_be_cut_and_a_cache_that_cannot_be_written_are_told(
     assert "\n" not in str(raised.value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     monkeypatch.setattr(decomposition, "_RUN", "import os, sys; print('V-HACD fell', file=sys.stderr); os._exit(3)")
-    with pytest.raises(UserError, match=r"cannot be cut into convex pieces \(exit status 3, V-HACD fell\)"):
+    with pytest.raises(UserError, match=r"mug.stl', of .* faces, cannot be cut .* \(exit status 3, V-HACD fell\)"):
         MeshFile(mug(tmp_path), 1.0, RED).shape()
 
 
@@ -143,6 +160,12 @@ def test_a_flat_mesh_is_refused(tmp_path: Path) -> None:
     flat.export(tmp_path / "flat.stl")
     with pytest.raises(UserError, match="flat.stl' is flat"):
         part({"mesh": tmp_path / "flat.stl"})
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan")])
+def test_a_scale_that_is_none_is_refused(scale: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"scale={scale:g}: give metres a unit of the file, above 0"):
+        part({"mesh": mug(tmp_path), "scale": scale})
 
 
 def test_a_part_that_stands_round_a_plate_is_refused(tmp_path: Path, kept: Path) -> None:

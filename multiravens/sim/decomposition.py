@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,34 +53,46 @@ def nearly_convex(mesh: trimesh.Trimesh) -> bool:
     return bool(mesh.is_volume and mesh.volume >= NEARLY_CONVEX * mesh.convex_hull.volume)
 
 
-class ConvexPieces:
-    """The convex pieces of a mesh as a file that Bullet reads: an OBJ with an object a piece.
+@dataclass(frozen=True)
+class Kept:
+    """A file of the cache and what is in it."""
+
+    name: str
+    content: bytes
+
+    @property
+    def path(self) -> Path:
+        """The file, which is written again where it was removed or damaged meanwhile."""
+        path = _folder() / self.name
+        if _read(path) != self.content:
+            write_whole(path, self.content)
+        return path
+
+
+def convex_pieces(mesh: trimesh.Trimesh, origin: Array, source: Path) -> Kept:
+    """Cut a mesh into convex pieces, or take those that are kept.
 
     Args:
         mesh: in metres.
         origin: (3,) of the file's frame in the mesh's [m].
+        source: where the mesh is from, for the error.
+
+    Returns:
+        A file that Bullet reads, an OBJ with an object a piece.
 
     Raises:
         UserError: V-HACD cannot cut the mesh, or the cache cannot be written.
     """
-
-    def __init__(self, mesh: trimesh.Trimesh, origin: Array) -> None:
-        key = sha256(repr((_VERSION, _SETTINGS, MARGIN, mesh.vertices.shape)).encode())
-        for array in (mesh.vertices, mesh.faces, origin):
-            key.update(np.asarray(array).tobytes())
-        self._path = _folder() / f"{key.hexdigest()}.obj"
-        with in_turn(self._path.parent):  # of several processes with the same mesh, one cuts it
-            kept = _read(self._path)
-            self._content = kept or _signed(_pieces(mesh, origin))
-            if kept is None:
-                write_whole(self._path, self._content)
-
-    @property
-    def path(self) -> Path:
-        """The file, which is written again where it was removed meanwhile."""
-        if not self._path.is_file():
-            write_whole(_folder() / self._path.name, self._content)
-        return self._path
+    key = sha256(repr((_VERSION, _SETTINGS, MARGIN, mesh.vertices.shape)).encode())
+    for array in (mesh.vertices, mesh.faces, origin):
+        key.update(np.asarray(array).tobytes())
+    path = _folder() / f"{key.hexdigest()}.obj"
+    with in_turn(path.parent):  # of several processes with the same mesh, one cuts it
+        content = _read(path)
+        if content != _signed(content.partition(b"\n")[2]):
+            content = _signed(_pieces(mesh, origin, source))
+            write_whole(path, content)
+    return Kept(path.name, content)
 
 
 def _folder() -> Path:
@@ -99,26 +112,26 @@ def _folder() -> Path:
     return folder
 
 
-def _read(path: Path) -> bytes | None:
-    """What is kept at a path; None if there is nothing, or something damaged."""
+def _read(path: Path) -> bytes:
+    """What is kept at a path; empty if there is nothing."""
     try:
-        content = read_whole(path, _MOST_BYTES)
+        return read_whole(path, _MOST_BYTES)
     except FileNotFoundError:
-        return None
-    return content if content == _signed(content.partition(b"\n")[2]) else None
+        return b""
 
 
 def _signed(pieces: bytes) -> bytes:
+    """Pieces below a line with their digest, by which damage shows."""
     return b"# sha256 " + sha256(pieces).hexdigest().encode() + b"\n" + pieces
 
 
-def _pieces(mesh: trimesh.Trimesh, origin: Array) -> bytes:
+def _pieces(mesh: trimesh.Trimesh, origin: Array, source: Path) -> bytes:
     """Cut a mesh into convex pieces: objects of an OBJ, from an origin (3,) of the mesh's frame [m]."""
     # V-HACD writes six decimals, so that it gets meshes of size 1.
     corner, size = mesh.bounds[0], float(mesh.extents.max())
     unit = trimesh.Trimesh((mesh.vertices - corner) / size, mesh.faces, process=False)
     lines, before = [], 0
-    for index, hull in enumerate(_cut(unit)):
+    for index, hull in enumerate(_cut(unit, source)):
         vertices = shrunk(hull.vertices * size + corner) - origin
         lines += [f"o piece_{index}", *("v {:.9f} {:.9f} {:.9f}".format(*vertex) for vertex in vertices)]
         lines += ["f {} {} {}".format(*(face + before + 1)) for face in hull.faces]
@@ -126,7 +139,7 @@ def _pieces(mesh: trimesh.Trimesh, origin: Array) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def _cut(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
+def _cut(mesh: trimesh.Trimesh, source: Path) -> list[trimesh.Trimesh]:
     """The convex hulls, in V-HACD's order."""
     with TemporaryDirectory() as folder:
         given, made, log = (str(Path(folder) / name) for name in ("given.obj", "made.obj", "log.txt"))
@@ -137,12 +150,12 @@ def _cut(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
             capture_output=True,
             check=False,
         )
-        if done.returncode or not Path(made).is_file():
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise UserError(
-                f"a mesh of {len(mesh.faces)} faces cannot be cut into convex pieces (exit status {done.returncode}"
-                f"{''.join(f', {line}' for line in said)}): repair it, or give its convex hull"
-            )
-        objects = Path(made).read_text().split("\no ")
+        objects = Path(made).read_text().split("\no ") if Path(made).is_file() else []
     corners = [[line.split()[1:4] for line in text.splitlines() if line.startswith("v ")] for text in objects]
+    if done.returncode or not any(corners):
+        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise UserError(
+            f"{str(source)!r}, of {len(mesh.faces)} faces, cannot be cut into convex pieces (exit status "
+            f"{done.returncode}{''.join(f', {line}' for line in said)}): repair the mesh, or give its convex hull"
+        )
     return [trimesh.convex.convex_hull(np.array(rows, float)) for rows in corners if rows]

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from multiravens.errors import UserError
 from multiravens.geometry import Array
-from multiravens.sim.decomposition import ConvexPieces, nearly_convex, shrunk
+from multiravens.sim.decomposition import convex_pieces, nearly_convex, shrunk
 
 RGB = tuple[float, float, float]
 
@@ -281,6 +281,10 @@ class MeshFile:
         return Shape((_solid(self.path, self.scale),), self.color)
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+"""What trimesh's readers raise on damaged files."""
+
+
 # There is a handful of files, which would be read and cut anew for every episode.
 @cache
 def _load(path: Path, scale: float) -> trimesh.Trimesh:
@@ -293,7 +297,7 @@ def _load(path: Path, scale: float) -> trimesh.Trimesh:
         # Without texture, faces share their corners, so that it can be told whether they enclose something.
         mesh = trimesh.Trimesh(loaded.vertices * scale, loaded.faces)
         lower, upper = mesh.bounds
-    except (ValueError, TypeError, LookupError, AttributeError) as error:  # what its readers make of damaged files
+    except UNREADABLE as error:
         raise UserError(f"{str(path)!r} cannot be read as a mesh ({error}); use obj, stl or ply") from error
     if not (upper > lower).all():
         raise UserError(f"{str(path)!r} is flat, and a part is a solid: give it a thickness")
@@ -306,7 +310,7 @@ def _load(path: Path, scale: float) -> trimesh.Trimesh:
 @cache
 def _solid(path: Path, scale: float) -> Solid:
     mesh = _load(path, scale)
-    return _Drawn(np.array(mesh.convex_hull.vertices), mesh) if nearly_convex(mesh) else _Pieces(mesh)
+    return _Drawn(np.array(mesh.convex_hull.vertices), mesh) if nearly_convex(mesh) else _Pieces(mesh, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,9 +327,9 @@ class _Drawn(Hull):
 class _Pieces:
     """A mesh that collides as the convex pieces it was cut into."""
 
-    def __init__(self, drawn: trimesh.Trimesh) -> None:
+    def __init__(self, drawn: trimesh.Trimesh, source: Path) -> None:
         self._drawn, self._centre = drawn, drawn.center_mass
-        self._pieces = ConvexPieces(drawn, self._centre)
+        self._pieces = convex_pieces(drawn, self._centre, source)
 
     def collision(self, origin: Array) -> dict[str, Any]:
         """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
