@@ -1,7 +1,7 @@
 """The parts that placing hands out, and a user's own."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from multiravens.errors import UserError, quote, unknown
-from multiravens.geometry import Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
+from multiravens.geometry import Array, Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
 from multiravens.options.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import IDENTITY, World
 
 HEIGHT = 0.02  # [m] of every part of the library
+PLATE_RADIUS = 0.036  # [m]: every part of the library stands on it whole
+PLATE_HEIGHT = 0.004
 _GREY: RGB = (0.5, 0.5, 0.5)
 Add = Callable[[World, str, Pose, RGB, float], int]
 """Puts a part into a world: (world, name, pose, colour, mass) to Bullet's identifier."""
@@ -87,10 +89,12 @@ LIBRARY = {
 """Shapes that differ from one another by outline alone, each about 5 cm wide."""
 
 _GRID = 0.001  # [m] between the points at which a part is measured
-_UPRIGHT, _MOST_TURNS = np.deg2rad(2), 4
+_UPRIGHT, _MOST_TURNS = np.deg2rad(2), 12
 """A URDF that tips no further stands as it is; others are put down so many times, the way that they came to lie."""
-_MOST_TILT, _MOST_SHIFT = np.deg2rad(8), 0.01
-"""A part that tips further, or moves further [m], when it is put down does not stand."""
+_KNOCK, _KNOCKS = np.deg2rad(5), 8
+"""Angle of a knock, and how many there are, each in another direction."""
+_MOST_TILT, _MOST_SHIFT, _MOST_SINK = np.deg2rad(8), 0.01, 0.002
+"""A part that tips further, or moves or sinks further [m], when it is put on a plate does not stand there."""
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "grasp")
 
 
@@ -118,6 +122,8 @@ def part(description: str | Mapping[str, Any]) -> Part:
         raise UserError("a part of your own needs one of mesh: PATH or urdf: PATH")
     path = user_path(str(description.get("mesh", description.get("urdf"))))
     scale = float(description.get("scale", 1.0))
+    if not 0 < scale < np.inf:
+        raise UserError(f"scale={scale:g}: give metres a unit of the file, above 0")
     add, extents = _mesh_part(path, scale) if "mesh" in description else _urdf_part(path, scale)
     radius, height = float(np.linalg.norm(extents[:2]) / 2), float(extents[2])
     if not (0.008 <= radius <= 0.045 and height <= 0.08):
@@ -139,13 +145,8 @@ def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
 def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
     # Published models have their origin anywhere, and not all of them stand as they are in the file: a part's frame is
     # under the middle of the body as it comes to rest on a table.
-    turned = IDENTITY
-    for _ in range(_MOST_TURNS):
-        lying, top = _put_down(partial(_add_urdf, path, scale, invert(turned)))
-        if tilt(lying.quaternion) < _UPRIGHT:
-            break
-        further = multiply(planar_pose((0.0, 0.0), yaw=-quaternion_yaw(lying.quaternion)), lying)
-        turned = Pose(turned.position, multiply(further, turned).quaternion)
+    turned = _steadiest(path, scale)
+    lying, top = _measure(partial(_add_urdf, path, scale, invert(turned)))
     if not len(top):
         raise UserError(f"urdf: {str(path)!r} has no surface that can be held: give its link a solid <collision>")
     lower, upper = top.min(0), top.max(0)
@@ -154,38 +155,87 @@ def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
     return partial(_add_urdf, path, scale, multiply(invert(turned), place)), np.array([*(upper - lower)[:2], upper[2]])
 
 
+def _steadiest(path: Path, scale: float) -> Pose:
+    """Pose of a URDF's own frame in which it stands, on a curved base too, of those that it comes to lie in.
+
+    What rocks on a curved base stands for a while and rolls over when a tip lets go of it. From pose to pose that
+    knocks leave it in, fewer knocks tip it over, until none does or there is no better one.
+    """
+    turned, best, fewest = IDENTITY, IDENTITY, _KNOCKS + 1
+    for _ in range(_MOST_TURNS):
+        add = partial(_add_urdf, path, scale, invert(turned))
+        lying = _put_down(add)
+        if tilt(lying.quaternion) < _UPRIGHT:
+            toppled = _knock(add)
+            if len(toppled) >= fewest:
+                break
+            best, fewest = turned, len(toppled)
+            if not toppled:
+                break
+            lying = toppled[0]
+        further = multiply(planar_pose((0.0, 0.0), yaw=-quaternion_yaw(lying.quaternion)), lying)
+        turned = Pose(turned.position, multiply(further, turned).quaternion)
+    return best if fewest <= _KNOCKS else turned
+
+
 def _add_urdf(
     path: Path, scale: float, frame: Pose, world: World, name: str, pose: Pose, color: RGB, mass: float
 ) -> int:
     return world.add_urdf(name, path, pose, scale, frame)
 
 
-def _put_down(add: Add) -> tuple[Pose, np.ndarray]:
-    """Put a part on a table, where it falls as it likes.
+@contextmanager
+def _at_rest(add: Add, tipped: Pose = IDENTITY, plate: bool = False) -> Iterator[tuple[World, int, Array, Pose]]:
+    """Put a part on a table or a plate, where it falls as it likes.
 
     Args:
         add: puts it anywhere above or in the table.
+        tipped: turns it first.
+        plate: put it on a plate.
 
-    Returns:
-        Its pose at rest, and points (N, 3) of it that are seen from above, `_GRID` apart in x and y, both from the spot
-        where it was put [m].
+    Yields:
+        A world of its own, its identifier, the spot (3,) where it was put [m], and its pose at rest from there.
     """
+    spot = np.array([0.5, 0.0, PLATE_HEIGHT if plate else 0.0])
     with closing(World()) as world:
-        start = planar_pose((0.5, 0.0))
-        body = add(world, "part", start, _GREY, 0.1)
-        world.move(body, Pose(start.position - [0, 0, world.bounds(body)[0, 2]], start.quaternion))
+        if plate:
+            world.add("plate", disc(PLATE_RADIUS, PLATE_HEIGHT, _GREY), planar_pose(spot[:2]))
+        body = add(world, "part", planar_pose(spot[:2]), _GREY, 0.1)
+        world.move(body, Pose(spot, tipped.quaternion))
+        world.move(body, Pose(spot + [0, 0, spot[2] - world.bounds(body)[0, 2]], tipped.quaternion))
         world.settle()
         pose = world.pose(body)
-        return Pose(pose.position - start.position, pose.quaternion), world.seen_above(body, _GRID) - start.position
+        yield world, body, spot, Pose(pose.position - spot, pose.quaternion)
+
+
+def _put_down(add: Add, tipped: Pose = IDENTITY) -> Pose:
+    """Pose at rest of a part that was put on a table, from the spot where it was put."""
+    with _at_rest(add, tipped) as (*_, lying):
+        return lying
+
+
+def _measure(add: Add, plate: bool = False) -> tuple[Pose, np.ndarray]:
+    """Pose at rest, and points (N, 3) that are seen from above, `_GRID` apart in x and y, from the same spot [m]."""
+    with _at_rest(add, plate=plate) as (world, body, spot, lying):
+        return lying, world.seen_above(body, _GRID) - spot
+
+
+def _knock(add: Add) -> list[Pose]:
+    """Poses in which a part comes to lie that small knocks have tipped over; none if it stands them all."""
+    half = _KNOCK / 2
+    axes = [np.array([np.cos(angle), np.sin(angle), 0.0]) for angle in 2 * np.pi * np.arange(_KNOCKS) / _KNOCKS]
+    knocks = [Pose(np.zeros(3), np.array([*np.sin(half) * axis, np.cos(half)])) for axis in axes]
+    lying = [_put_down(add, knock) for knock in knocks]
+    return [pose for pose in lying if tilt(pose.quaternion) > _MOST_TILT]
 
 
 def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
     """Refuse a part that no plate could hold or no tip pick.
 
     Raises:
-        UserError: it does not stand, or nothing is at its grasp.
+        UserError: it does not stand, stands round a plate instead of on it, or nothing is at its grasp.
     """
-    pose, top = _put_down(add)
+    pose, top = _measure(add, plate=True)
     spot = transform(pose, [[*grasp, 0.0]])[0, :2]
     if np.linalg.norm(top[:, :2] - spot, axis=1).min(initial=np.inf) > _GRID:
         raise UserError(
@@ -195,6 +245,11 @@ def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
     moved, tipped = float(np.linalg.norm(pose.position[:2])), tilt(pose.quaternion)
     if tipped > _MOST_TILT or moved > _MOST_SHIFT:
         raise UserError(
-            f"{str(path)!r} does not stand: put on a table, it tips by {np.rad2deg(tipped):.0f} degrees and moves by "
+            f"{str(path)!r} does not stand: put on a plate, it tips by {np.rad2deg(tipped):.0f} degrees and moves by "
             f"{1000 * moved:.0f} mm; turn it in its file so that a flat side is below"
+        )
+    if abs(pose.position[2]) > _MOST_SINK:
+        raise UserError(
+            f"{str(path)!r} does not stand on a plate {2000 * PLATE_RADIUS:.0f} mm across, but "
+            f"{-1000 * pose.position[2]:.0f} mm lower, round it: set a smaller scale (metres a unit of the file)"
         )

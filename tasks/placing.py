@@ -12,7 +12,7 @@ from multiravens.envs.region import Region
 from multiravens.geometry import Array, planar_pose, quaternion_yaw, rotate, tilt, wrap_angle
 from multiravens.sim.shapes import disc
 from multiravens.sim.world import World
-from multiravens.tasks.parts import LIBRARY, Part, part
+from multiravens.tasks.parts import LIBRARY, PLATE_HEIGHT, PLATE_RADIUS, Part, part
 
 COLORS = (
     (0.84, 0.24, 0.20),
@@ -25,8 +25,6 @@ COLORS = (
     (0.90, 0.52, 0.66),
 )
 PLATE_COLOR = (0.80, 0.80, 0.78)
-PLATE_RADIUS = 0.036  # [m]: every part of the library stands on it whole
-PLATE_HEIGHT = 0.004
 PART_MASS = 0.08  # [kg], of a nylon part this size
 MAX_PARTS = 8
 

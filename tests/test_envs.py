@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 import multiravens  # noqa: F401  (registers the problems)
 from multiravens.envs import PROBLEMS, PickPlaceEnv, demonstrate, goal_sequence, make
 from multiravens.envs.oracle import goal_frames
+from multiravens.envs.region import share_table
 from multiravens.errors import UserError
 from multiravens.geometry import BOUNDS
 from multiravens.registration import environment_id
@@ -260,11 +261,25 @@ def test_goal_frames_are_those_from_which_credit_lasts() -> None:
     np.testing.assert_array_equal(goal_frames(holds[:2]), [1, -1, -1])
 
 
-def test_a_table_too_full_is_refused_in_one_line() -> None:
-    env = make("placing-placing-placing-placing-placing-placing")
-    with pytest.raises(UserError, match="do not fit"):
-        env.reset(seed=0)
-    env.close()
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        ("-".join(["placing"] * 6), r"they need 0\.69 m2 .*, and the table has 0\.47 m2"),
+        (
+            "placing-placing-routing-routing-chaining",
+            r"do not fit side by side: they need 0\.45 m2 .*routing_2 0\.42 x",
+        ),
+    ],
+)
+def test_a_table_too_full_is_refused_when_the_problem_is_made(problem: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        make(problem)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_module_larger_than_the_table_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^wide needs 1\.10 m x 0\.20 m and the table has 0\.98 m x 0\.48 m"):
+        share_table([(0.2, 0.2), (0.2, 1.1)], ["small", "wide"], np.random.default_rng(0))
 
 
 def test_the_arm_solves_what_the_gripper_solves() -> None:

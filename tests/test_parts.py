@@ -9,9 +9,12 @@ import pybullet_data
 import pytest
 import trimesh
 
-from multiravens.envs import demonstrate, make
+from multiravens.envs import Action, demonstrate, make
+from multiravens.envs.primitive import OK, pick_and_place
 from multiravens.errors import UserError
-from multiravens.geometry import planar_pose, tilt
+from multiravens.geometry import Pose, planar_pose, tilt
+from multiravens.sim.motion import GripperMotion
+from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
 from multiravens.tasks.parts import part
 
@@ -20,7 +23,7 @@ PUBLISHED = {
     "block.urdf": 0.8,
     "cube_small.urdf": 0.8,
     "domino/domino.urdf": 1.0,
-    "duck_vhacd.urdf": 0.6,  # its origin is beside it, and it comes to lie on its side
+    "duck_vhacd.urdf": 0.6,  # its origin is beside it, and it rocks on a curved base
     "jenga/jenga.urdf": 0.5,
     "lego/lego.urdf": 1.0,
     "urdf/mug.urdf": 0.5,
@@ -110,6 +113,32 @@ def test_a_model_that_topples_is_taken_as_it_comes_to_lie() -> None:
     world.settle()
     assert tilt(world.pose(body).quaternion) < np.deg2rad(3)
     assert abs(world.pose(body).position).max() < 0.51 and abs(world.pose(body).position[2]) < 0.003
+    world.close()
+
+
+def test_a_model_that_rocks_on_a_curved_base_is_taken_as_it_withstands_knocks() -> None:
+    kind = part({"urdf": MODELS / "duck_vhacd.urdf", "scale": 0.6})
+    for angle in np.arange(0, 2 * np.pi, np.pi / 6):
+        world = World()
+        body = kind.add(world, "duck", planar_pose((0.5, 0.0)), (0, 0, 0), 0.1)
+        half = np.deg2rad(4) / 2
+        turn = np.array([np.sin(half) * np.cos(angle), np.sin(half) * np.sin(angle), 0, np.cos(half)])
+        world.move(body, Pose(np.array([0.5, 0, 0.002]), turn))
+        world.settle(cap=4.0)
+        assert tilt(world.pose(body).quaternion) < np.deg2rad(8)
+        world.close()
+
+
+def test_a_load_is_not_let_go_in_the_air_beside_something_tall() -> None:
+    world, motion = World(), GripperMotion()
+    motion.attach(world)
+    tile = world.add("tile", slab((0.06, 0.06, 0.01), (1, 0, 0)), planar_pose((0.5, -0.2), 0.0, np.pi / 4), 0.05)
+    # It stands in the box round the turned tile, and not where the tile comes down.
+    world.add("post", slab((0.02, 0.02, 0.06), (0, 0, 1)), planar_pose((0.543, 0.243)))
+    lowest: list[float] = []
+    world.on_tick.append(lambda _: lowest.append(world.bounds(tile)[0, 2]) if motion.held is not None else None)
+    assert pick_and_place(world, motion, Action(planar_pose((0.5, -0.2)), planar_pose((0.5, 0.2)))) == OK
+    assert lowest[-1] < 0.002
     world.close()
 
 

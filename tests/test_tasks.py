@@ -7,7 +7,8 @@ import pytest
 
 from multiravens.envs import PickPlaceEnv, make
 from multiravens.geometry import Pose, multiply, planar_pose, yaw_quaternion
-from multiravens.tasks.placing import PLATE_HEIGHT, Placing
+from multiravens.tasks.parts import PLATE_HEIGHT
+from multiravens.tasks.placing import Placing
 from multiravens.tasks.stacking import PAD_HEIGHT, Stacking
 
 

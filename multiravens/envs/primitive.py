@@ -110,8 +110,9 @@ class _Primitive:
         xy, speed = self.position[:2], self.motion.fast if self.motion.held is None else self._loaded_speed()
         near = np.array([*xy, min(contact_height + NEAR, self.position[2])])
         if self._move(near, self.yaw, speed, until_contact=True) and not self.motion.contact():
-            floor = max(-0.002, contact_height - 2 * NEAR)
-            self._move(np.array([*xy, floor]), self.yaw, SLOW, until_contact=True)
+            # What rays saw below the box around a load may stand beside it: a load is never let go in the air.
+            floor = contact_height - 2 * NEAR if self.motion.held is None else -np.inf
+            self._move(np.array([*xy, max(-0.002, floor)]), self.yaw, SLOW, until_contact=True)
 
     def _leave(self) -> None:
         """Rise straight up from what was let go, slowly at first so that nothing is dragged along."""

@@ -42,7 +42,8 @@ class Problem:
         max_steps: actions allowed in an episode; None for twice what an expert needs.
 
     Raises:
-        UserError: no module or more than 16, an unknown order, or not 1 to `MOST_STEPS` steps.
+        UserError: no module or more than 16, modules that do not fit on the table, an unknown order, or not 1 to
+            `MOST_STEPS` steps.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Problem:
         if max_steps is not None and not 1 <= max_steps <= MOST_STEPS:
             raise UserError(f"max_steps={max_steps}: give 1 to {MOST_STEPS}, or null for twice what an expert needs")
         self.name, self.modules, self.order = name, dict(modules), order
+        self._share(np.random.default_rng(0))  # says now what no seed would change
         self.size = sum(module.size for module in self.modules.values())
         self.max_steps = max_steps or 2 * sum(module.steps for module in self.modules.values())
         self.regions: dict[str, Region] = {}
@@ -89,8 +91,11 @@ class Problem:
             f"{self.name}: no start state in {_ATTEMPTS} draws for seed {seed} ({reason}); use fewer bodies"
         )
 
+    def _share(self, rng: np.random.Generator) -> list[Region]:
+        return share_table([module.footprint for module in self.modules.values()], list(self.modules), rng)
+
     def _draw(self, world: World, rng: np.random.Generator) -> None:
-        regions = share_table([module.footprint for module in self.modules.values()], list(self.modules), rng)
+        regions = self._share(rng)
         subgoals: dict[str, list[SubGoal]] = {}
         for (name, module), region in zip(self.modules.items(), regions, strict=True):
             self.regions[name] = region

@@ -12,6 +12,9 @@ from multiravens.geometry import BOUNDS, Array, Pose, planar_pose, rotate
 MARGIN = 0.01
 """Kept free along the workspace's edge [m]."""
 _CELL = 0.01  # grid of places that a rectangle may take [m]
+_ROUNDING = 1e-6
+_DRAWS = 1000
+"""Divisions that are drawn before modules count as too many: of the quadruple, one in fifteen fits."""
 
 
 class PlacementError(Exception):
@@ -83,17 +86,26 @@ def share_table(sizes: Sequence[tuple[float, float]], names: Sequence[str], rng:
         rng: source of the draw.
 
     Raises:
-        UserError: they did not fit after many draws.
+        UserError: one alone is larger than the table, all together are, or they fitted in none of `_DRAWS` draws.
     """
     table = BOUNDS[:2, 1] - BOUNDS[:2, 0] - 2 * MARGIN
-    for _ in range(200):
-        regions = _try_share(sizes, table, rng)
-        if regions is not None:
-            return regions
-    area = sum(length * width for length, width in sizes)
+    needed, free = sum(length * width for length, width in sizes), float(np.prod(table))
+    long, short = max(table), min(table)
+    for name, size in zip(names, sizes, strict=True):
+        if max(size) > long + _ROUNDING or min(size) > short + _ROUNDING:
+            raise UserError(
+                f"{name} needs {max(size):.2f} m x {min(size):.2f} m and the table has {long:.2f} m x {short:.2f} m; "
+                "give it fewer or smaller bodies"
+            )
+    if needed <= free + _ROUNDING:
+        for _ in range(_DRAWS):
+            regions = _try_share(sizes, table, rng)
+            if regions is not None:
+                return regions
+    rectangles = ", ".join(f"{name} {max(size):.2f} x {min(size):.2f}" for name, size in zip(names, sizes, strict=True))
     raise UserError(
-        f"{', '.join(names)} need {area:.2f} m2 in rectangles and do not fit the table's {np.prod(table):.2f} m2 "
-        "side by side; use fewer or smaller modules"
+        f"{len(sizes)} modules do not fit side by side: they need {needed:.2f} m2 in rectangles ({rectangles} m), and "
+        f"the table has {free:.2f} m2, {long:.2f} x {short:.2f} m; use fewer or smaller modules"
     )
 
 
@@ -106,7 +118,7 @@ def _try_share(sizes: Sequence[tuple[float, float]], table: Array, rng: np.rando
         turns = int(rng.integers(4))
         for turned in (turns, turns + 1):
             extent = np.array(sizes[index] if turned % 2 == 0 else sizes[index][::-1])
-            span = np.ceil(extent / _CELL - 1e-6).astype(int)
+            span = np.ceil(extent / _CELL - _ROUNDING).astype(int)
             corners = _free(taken, span)
             if len(corners):
                 corner = corners[rng.integers(len(corners))]

@@ -17,11 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from multiravens.errors import UserError
 from multiravens.geometry import Array
+from multiravens.sim.decomposition import convex_pieces, nearly_convex, shrunk
 
 RGB = tuple[float, float, float]
 
-MARGIN = 0.001
-"""Bullet rounds convex hulls outwards by this much [m]; hulls are made smaller by it to measure what they say."""
 SIDES = 28
 """Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
 
@@ -122,10 +121,7 @@ class Hull:
 
     def collision(self, origin: Array) -> dict[str, Any]:
         """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
-        centre = (self.vertices.min(0) + self.vertices.max(0)) / 2
-        half = (self.vertices.max(0) - self.vertices.min(0)) / 2
-        shrunk = centre + (self.vertices - centre) * (1 - MARGIN / np.maximum(half, 2 * MARGIN))
-        return {"shapeType": pybullet.GEOM_MESH, "vertices": _list(shrunk - origin)}
+        return {"shapeType": pybullet.GEOM_MESH, "vertices": _list(shrunk(self.vertices) - origin)}
 
     def mesh(self) -> trimesh.Trimesh:
         """The piece as it is drawn."""
@@ -252,7 +248,7 @@ def ball(radius: float, color: RGB) -> Shape:
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A user's mesh: collides as its convex hull, drawn as it is, standing on the origin.
+    """A user's mesh, standing on the origin: it is drawn as it is, and collides as its hull or as convex pieces.
 
     Args:
         path: a file that trimesh reads (obj, stl, ply, glb, ...).
@@ -267,25 +263,45 @@ class MeshFile:
     scale: float
     color: RGB
 
-    @cache  # noqa: B019  (a handful of files, read anew for every episode otherwise)
     def load(self) -> trimesh.Trimesh:
         """The mesh in metres, its bounding box centred in xy and standing on z = 0."""
-        if not self.path.is_file():
-            raise UserError(f"no mesh file {str(self.path)!r}; give a path that exists, relative ones start here")
-        if self.path.suffix.lower().lstrip(".") not in trimesh.available_formats():
-            raise UserError(f"{str(self.path)!r} cannot be read as a mesh (unknown suffix); use obj, stl or ply")
-        try:
-            mesh = cast(trimesh.Trimesh, trimesh.load(self.path, force="mesh"))
-            mesh.apply_scale(self.scale)
-            lower, upper = mesh.bounds
-        except (ValueError, TypeError, LookupError, AttributeError) as error:  # what its readers make of damaged files
-            raise UserError(f"{str(self.path)!r} cannot be read as a mesh ({error}); use obj, stl or ply") from error
-        mesh.apply_translation([-(lower[0] + upper[0]) / 2, -(lower[1] + upper[1]) / 2, -lower[2]])
-        return mesh
+        return _load(self.path, self.scale)
 
     def shape(self) -> Shape:
         """The mesh as a shape."""
-        return Shape((_Drawn(np.array(trimesh.convex.convex_hull(self.load()).vertices), self.load()),), self.color)
+        return Shape((_solid(self.path, self.scale),), self.color)
+
+
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
+"""What trimesh's readers raise on damaged files."""
+
+
+# There is a handful of files, which would be read and cut anew for every episode.
+@cache
+def _load(path: Path, scale: float) -> trimesh.Trimesh:
+    if not path.is_file():
+        raise UserError(f"no mesh file {str(path)!r}; give a path that exists, relative ones start here")
+    if path.suffix.lower().lstrip(".") not in trimesh.available_formats():
+        raise UserError(f"{str(path)!r} cannot be read as a mesh (unknown suffix); use obj, stl or ply")
+    try:
+        loaded = cast(trimesh.Trimesh, trimesh.load(path, force="mesh"))
+        # Without texture, faces share their corners, so that it can be told whether they enclose something.
+        mesh = trimesh.Trimesh(loaded.vertices * scale, loaded.faces)
+        lower, upper = mesh.bounds
+    except UNREADABLE as error:
+        raise UserError(f"{str(path)!r} cannot be read as a mesh ({error}); use obj, stl or ply") from error
+    if not (upper > lower).all():
+        raise UserError(f"{str(path)!r} is flat, and a part is a solid: give it a thickness")
+    mesh.apply_translation([-(lower[0] + upper[0]) / 2, -(lower[1] + upper[1]) / 2, -lower[2]])
+    if not mesh.is_volume:
+        mesh.center_mass = mesh.convex_hull.center_mass  # an open surface has no mass of its own
+    return mesh
+
+
+@cache
+def _solid(path: Path, scale: float) -> Solid:
+    mesh = _load(path, scale)
+    return _Drawn(np.array(mesh.convex_hull.vertices), mesh) if nearly_convex(mesh) else _Pieces(mesh, path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,3 +313,23 @@ class _Drawn(Hull):
     def mesh(self) -> trimesh.Trimesh:
         """The piece as it is drawn."""
         return self.drawn
+
+
+class _Pieces:
+    """A mesh that collides as the convex pieces it was cut into."""
+
+    def __init__(self, drawn: trimesh.Trimesh, source: Path) -> None:
+        self._drawn, self._centre = drawn, drawn.center_mass
+        self._pieces = convex_pieces(drawn, self._centre, source)
+
+    def collision(self, origin: Array) -> dict[str, Any]:
+        """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
+        return {
+            "shapeType": pybullet.GEOM_MESH,
+            "fileName": str(self._pieces.path),
+            "collisionFramePosition": (self._centre - origin).tolist(),
+        }
+
+    def mesh(self) -> trimesh.Trimesh:
+        """The piece as it is drawn."""
+        return self._drawn

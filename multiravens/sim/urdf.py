@@ -1,18 +1,29 @@
 """A user's URDF file as one body that a suction tip can move."""
 
+import re
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
+from typing import cast
+from xml.etree import ElementTree
 
 import numpy as np
 import pybullet
+import trimesh
 
 from multiravens.errors import UserError
 from multiravens.geometry import Pose
+from multiravens.sim.decomposition import Kept, convex_pieces, nearly_convex
+from multiravens.sim.shapes import UNREADABLE
 
 HEAVIEST = 1.5
 """Most mass [kg] of a part: the floating tip holds 50 N, and 2 kg swung too far when it stopped."""
 
 LIGHTEST = 0.02
 """Least mass [kg] that a smaller scale leaves: files in millimetres have masses in kilograms all the same."""
+
+
+_OBJECT = re.compile(rb"^[og]\b[^\n]*\n(?:[^fog\n][^\n]*\n|\n)*f\b", re.MULTILINE)  # with a face in it
 
 
 def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
@@ -34,7 +45,7 @@ def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
         raise UserError(f"no URDF file {str(path)!r}; give a path that exists, relative ones start here")
     try:
         body = pybullet.loadURDF(
-            str(path),
+            str(_as_drawn(path, scale)),
             list(pose.position),
             list(pose.quaternion),
             globalScaling=scale,
@@ -54,6 +65,63 @@ def load(client: int, path: Path, scale: float, pose: Pose) -> tuple[int, Pose]:
     if reason:
         raise UserError(f"urdf: {str(path)!r} {reason}")
     return int(body), Pose(np.array(position), np.array(quaternion))
+
+
+def _as_drawn(path: Path, scale: float) -> Path:
+    """A URDF whose collision meshes are convex pieces, where Bullet would take a mesh's convex hull; the same if none.
+
+    Models that carry pieces of their own, as objects of an OBJ, keep them.
+    """
+    cut = _cut(path, scale, path.stat().st_mtime_ns)
+    if cut is None:
+        return path
+    for file in cut:
+        written = file.path
+    return written
+
+
+@cache
+def _cut(path: Path, scale: float, _changed: int) -> tuple[Kept, ...] | None:
+    """The files of pieces and, last, of the URDF that names them."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError:
+        return None  # Bullet reads files that are not quite XML, and says better what is wrong with others
+    cut = []
+    for mesh in root.iterfind(".//collision/geometry/mesh"):
+        pieces = _pieces(_found(path, mesh.get("filename", "")), mesh.get("scale", "1 1 1"), scale)
+        if pieces is not None:
+            mesh.attrib.update(filename=str(pieces.path), scale=" ".join([repr(1 / scale)] * 3))
+            cut.append(pieces)
+    if not cut:
+        return None
+    for element in root.iterfind(".//*[@filename]"):
+        file = _found(path, element.attrib["filename"])
+        if file is not None:
+            element.set("filename", str(file))
+    content = ElementTree.tostring(root)
+    return (*cut, Kept(f"{sha256(content).hexdigest()}.urdf", content))
+
+
+def _found(path: Path, filename: str) -> Path | None:
+    """The file that a URDF names, beside it or in a folder above, as Bullet looks for it."""
+    name = filename.removeprefix("package://").removeprefix("model://")
+    places = (folder / name for folder in path.resolve().parents)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _pieces(file: Path | None, stretched: str, scale: float) -> Kept | None:
+    """The convex pieces of a mesh; None if its hull will do, it has its own, or it is for Bullet to read."""
+    if file is None or file.suffix.lower() not in (".obj", ".stl"):
+        return None
+    if file.suffix.lower() == ".obj" and len(_OBJECT.findall(file.read_bytes())) > 1:
+        return None
+    try:
+        loaded = cast(trimesh.Trimesh, trimesh.load(file, force="mesh"))
+        mesh = trimesh.Trimesh(loaded.vertices * np.array(stretched.split(), float) * scale, loaded.faces)
+    except UNREADABLE:
+        return None
+    return None if nearly_convex(mesh) else convex_pieces(mesh, np.zeros(3), file)
 
 
 def _fault(mass: float, joints: int, solid: bool) -> str:
