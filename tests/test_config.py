@@ -47,7 +47,8 @@ EVERY_CHOICE = [
     ("motion", "gripper"),
     ("motion", "slipping"),
 ]
-MEASURED_AGENTS = ["oracle", "random"]
+MEASURED_AGENTS = ["blind", "oracle", "random", "replay"]
+BESIDE = {"references": 4, "standard": 2}  # agents in each
 TABLES = ["singles", "ten", "ten_half"]
 TRAINING_CHOICES = [
     *(("agent", name) for name in ("gctn", "gctn_step", "sctn", "transporter")),
@@ -89,12 +90,13 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "table"} | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
+        {"module", "table", "beside_agents"}
+        | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1  # configs/problem/composed.yaml
-    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES)
+    choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(BESIDE) + len(TABLES)
     assert options([CONFIGS], "table") == TABLES
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 62
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base == 66
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -116,6 +118,12 @@ def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> No
 @pytest.mark.parametrize("name", MEASURED_AGENTS)
 def test_agents_that_are_only_measured_bind(name: str) -> None:
     assert check(plain(compose("evaluate", [f"agent={name}"]))["agent"]) == 1
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_every_choice_of_agents_beside_binds(name: str) -> None:
+    assert options([CONFIGS], "beside_agents") == list(BESIDE)
+    assert check(plain(compose("evaluate", [f"beside_agents={name}"]))["beside_agents"]) == BESIDE[name]
 
 
 @pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)

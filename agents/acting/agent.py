@@ -56,6 +56,8 @@ class Agent(ABC):
         inhibition: by how much it shuns what it tried in vain; 0 for agents that do not.
         patience: tries in vain after which it goes for later sub-goals first; 0 for agents that do not.
         asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
+        follows_plan: True where the expert's recorded actions are carried out in its place, whatever it would see.
+        other_goals: True where goal images, and the expert's actions, are those of another episode.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Agent(ABC):
     inhibition: float = 0.0
     patience: int = 0
     asks_environment: bool = False
+    follows_plan: bool = False
+    other_goals: bool = False
 
     @abstractmethod
     def act(self, views: Sequence[View]) -> list[Action]:
@@ -71,6 +75,10 @@ class Agent(ABC):
 
         What an agent is to know of earlier steps it notes in the view's memory, where it may overwrite this step alone.
         """
+
+    def beside(self, measured: "Agent") -> "Agent":
+        """Who is measured beside another agent: this one, unless what it does depends on that."""
+        return self
 
 
 class Oracle(Agent):
