@@ -1,6 +1,7 @@
 """Disturbed demonstrations: labels are what the expert chose, everything else is what happened."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from multiravens import demos
+from multiravens.agents.adaptation.export import _environment
 from multiravens.data import Episode, Store, find_stores, read_episode, write_episode
 from multiravens.data.__main__ import main as data_main
 from multiravens.data.collecting.disturbance import Disturbance
@@ -20,6 +22,7 @@ from multiravens.envs.oracle import Demonstration, demonstrate
 from multiravens.errors import UserError
 from multiravens.evaluation.evaluate import main as evaluate_main
 from multiravens.geometry import BOUNDS, quaternion_yaw, wrap_angle, yaw_quaternion
+from multiravens.options.compose import compose
 from multiravens.sim.studio import Studio
 from multiravens.support.run_environment import environment_of
 from tests.fake_episodes import make_episode, make_store
@@ -149,6 +152,25 @@ def test_disturbed_data_is_the_same_for_any_number_of_workers_and_says_how_it_wa
     assert store.environment["disturb"] == {"share": 0.5, "offset": 0.04, "turn": 15.0}
     assert sum(read_episode(store.path(seed)).disturbed.sum() for seed in store.kept()) > 0
     assert data_main(["verify", str(store.folder)]) == 0
+
+
+def test_the_documents_commands_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demos, "make_oracle", lambda environment, gui: disturbed_episode)
+    text = (Path(__file__).parents[1] / "docs" / "demonstrations.md").read_text().split("## Disturbed actions")[1]
+    make_them, inspect = text.split("```")[1].strip().splitlines()
+    assert demos.main(make_them.split()[3:]) == 0
+    assert data_main(inspect.split()[2:]) == 0
+    assert "disturbed 40 of 80 actions" in capsys.readouterr().out
+    defaults = dict(re.findall(r"^\| `disturb\.(\w+)` \| (\S+) \|", text, re.MULTILINE))
+    assert {name: float(value) for name, value in defaults.items()} == compose("demos").disturb
+
+
+def test_a_model_card_tells_what_was_disturbed() -> None:
+    environment = environment_of("stacking", [], {}) | {"disturb": Disturbance(0.2, 0.03, 15).options()}
+    assert "disturb.share=0.2" in _environment("stacking", environment)[-1]
 
 
 def test_other_disturbances_are_not_mixed_nor_taken_for_the_experts_own_runs(

@@ -1,12 +1,12 @@
 """References beside an agent: the expert's actions once more, and skill with another episode's goals."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View
 from multiravens.agents.acting.references import Blind, Replay
@@ -17,13 +17,10 @@ from multiravens.evaluation.evaluate import main
 from multiravens.evaluation.measure import Measured, measure
 from multiravens.evaluation.workers import EnvWorker
 from multiravens.options.compose import compose
+from multiravens.support.run_environment import environment_of
 from multiravens.support.runs import read_evaluation
 
-ENVIRONMENT = {
-    name: value
-    for name, value in OmegaConf.to_container(compose("environment", ["problem=stacking"]), resolve=True).items()  # type: ignore[union-attr]
-    if name in ("problem", "camera", "motion")
-}
+ENVIRONMENT = environment_of("stacking", [], {})
 SEEDS = range(100_000, 200_000)
 
 
@@ -65,8 +62,11 @@ def runs() -> Iterator[dict[int, Demonstration]]:
     env.close()
 
 
-def test_the_experts_actions_once_more_do_what_the_expert_did() -> None:
-    assert alone(Replay(), 3) == alone(Oracle(), 3)
+@pytest.mark.parametrize("motion", ["gripper", "slipping"])
+def test_the_experts_actions_once_more_do_what_the_expert_did(motion: str) -> None:
+    environment = environment_of("stacking", [f"motion={motion}"], {})
+    replayed, shown = measure([Replay(), Oracle()], View, environment, 3, SEEDS)
+    assert replayed == shown and all(record.success for record in replayed.records)
 
 
 def test_blind_carries_out_the_experts_actions_of_the_next_seed_again_and_again(
@@ -149,6 +149,16 @@ def test_one_option_adds_them_to_an_evaluation(tmp_path: Path, capsys: pytest.Ca
         assert content["beside"][name]["summary"]["success_rate"] == 1.0
         assert name in out
     assert content["beside"]["blind"]["summary"]["success_rate"] == 0.0 and "blind" in out
+
+
+def test_the_documents_commands_compose() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text().split("## What a return is worth")[1]
+    commands = re.findall(r"^    python -m multiravens\.evaluate (.*)$", text, re.MULTILINE)
+    assert len(commands) == 2
+    with_references, blind = (compose("evaluate", command.split()) for command in commands)
+    assert {"replay", "blind"} < set(with_references.beside_agents)
+    assert blind.agent._target_.endswith(".Blind")
+    assert compose("evaluate", re.findall(r"evaluate: \[(.*)\]", text)).beside_agents == with_references.beside_agents
 
 
 @pytest.mark.parametrize("name", ["replay", "blind"])
