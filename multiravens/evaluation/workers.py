@@ -64,6 +64,11 @@ Shown = tuple[NDArray[np.uint8], NDArray[np.float32], int, Mapping[str, NDArray[
 """The expert's part of an `EpisodeStart`."""
 
 
+def _shown(run: "Episode | Demonstration") -> Shown:
+    """Take what an `EpisodeStart` holds of the expert's run."""
+    return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards), run.executed
+
+
 class EnvWorker:
     """One environment.
 
@@ -213,11 +218,6 @@ def _serve(pipe: Connection, environment: dict[str, Any], count: int, demonstrat
             pipe.send(answer)
         except OSError:
             return  # the command has ended; it has told why
-
-
-def _shown(run: "Episode | Demonstration") -> Shown:
-    """Take what an `EpisodeStart` holds of the expert's run."""
-    return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards), run.executed
 
 
 def _seen(observation: Mapping[str, Any], info: Mapping[str, Any]) -> Timestep:
