@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
 from multiravens.data.collecting.collection import Collected, Run, collect
+from multiravens.data.collecting.disturbance import Disturbance
 from multiravens.data.storage.splits import parse_splits
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, unknown
@@ -60,14 +61,19 @@ def environment_config(config: DictConfig) -> dict[str, Any]:
     """Takes from a configuration what decides an episode's bytes; data sets always hold full resolution.
 
     Args:
-        config: A composed configuration.
+        config: A composed `demos` configuration.
 
     Returns:
-        Plain values, resolved.
+        Plain values, resolved; `disturb` only where actions are disturbed.
+
+    Raises:
+        UserError: If an option of `disturb` is out of range.
     """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
-    return {str(name): container[name] for name in _ENVIRONMENT}
+    disturbance = Disturbance.of(container["disturb"])
+    disturbed = {"disturb": disturbance.options()} if disturbance else {}
+    return {name: container[name] for name in _ENVIRONMENT} | disturbed
 
 
 def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
@@ -87,7 +93,10 @@ def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
     from multiravens.envs import from_config
     from multiravens.envs.oracle import demonstrate
 
-    return partial(demonstrate, from_config(OmegaConf.create(environment | {"resolution": "full", "gui": gui})))
+    env = from_config(OmegaConf.create(environment | {"resolution": "full", "gui": gui}))
+    return partial(
+        demonstrate, env, disturb=Disturbance.of(environment["disturb"]) if "disturb" in environment else None
+    )
 
 
 def _summary(store: Store, collected: Collected, asked: int) -> str:

@@ -48,7 +48,8 @@ EVERY_CHOICE = [
     ("motion", "gripper"),
     ("motion", "slipping"),
 ]
-MEASURED_AGENTS = ["oracle", "random"]
+MEASURED_AGENTS = ["blind", "oracle", "random", "replay"]
+BESIDE = {"references": 4, "standard": 2}  # agents in each
 ACTING = ["as_trained", "plain", "standard"]
 SUITES = ["fifteen", "ten"]
 TABLES = ["singles", "ten", "ten_half"]
@@ -97,17 +98,18 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "") == PRIMARIES
     assert options([CONFIGS], "problem") == PROBLEMS
     assert groups([CONFIGS]) == sorted(
-        {"module", "program_part", "table", "train", "metrics", "suite", "acting"}
+        {"module", "program_part", "table", "train", "metrics", "suite", "acting", "beside_agents"}
         | {group for group, _ in EVERY_CHOICE + TRAINING_CHOICES if "@" not in group}
     )
     base = 1 - len(PROBLEMS)  # configs/problem/composed.yaml, on which problems are composed without files
     choices = len(EVERY_CHOICE) + len(TRAINING_CHOICES) + len(MEASURED_AGENTS) + len(TABLES) + len(METHODS)
+    extra = len(BESIDE) + len(SUITES) + len(ACTING)
     assert options([CONFIGS], "train") == METHODS
     assert options([CONFIGS], "table") == TABLES
     assert options([CONFIGS], "suite") == SUITES
     assert options([CONFIGS], "metrics") == ["standard"]
     assert options([CONFIGS], "acting") == ACTING
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + len(SUITES) + len(ACTING) + 1 == 65
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + extra + 1 == 69
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -129,6 +131,12 @@ def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> No
 @pytest.mark.parametrize("name", MEASURED_AGENTS)
 def test_agents_that_are_only_measured_bind(name: str) -> None:
     assert check(plain(compose("evaluate", [f"agent={name}"]))["agent"]) == 1
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_every_choice_of_agents_beside_binds(name: str) -> None:
+    assert options([CONFIGS], "beside_agents") == list(BESIDE)
+    assert check(plain(compose("evaluate", [f"beside_agents={name}"]))["beside_agents"]) == BESIDE[name]
 
 
 @pytest.mark.parametrize(("group", "name"), TRAINING_CHOICES)

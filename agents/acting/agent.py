@@ -56,6 +56,8 @@ class Agent(ABC):
         resolution: of the views, `full` or `half`.
         acting: how it acts on failed attempts; its pointer is told by `pointer`.
         asks_environment: True for the oracle alone: `PickPlaceEnv.expert` acts in its place.
+        follows_plan: True where the expert's recorded actions are carried out in its place, whatever it would see.
+        other_goals: True where goal images, and the expert's actions, are those of another episode.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Agent(ABC):
     resolution: str = "full"
     acting: Acting = PLAIN
     asks_environment: bool = False
+    follows_plan: bool = False
+    other_goals: bool = False
 
     @abstractmethod
     def act(self, views: Sequence[View]) -> list[Action]:
@@ -70,6 +74,10 @@ class Agent(ABC):
 
         What an agent is to know of earlier steps it notes in the view's memory, where it may overwrite this step alone.
         """
+
+    def beside(self, measured: "Agent") -> "Agent":
+        """Who is measured beside another agent: this one, unless what it does depends on that."""
+        return self
 
 
 class Oracle(Agent):

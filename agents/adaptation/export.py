@@ -175,8 +175,9 @@ def _network(config: Mapping[str, Any]) -> str:
 def _environment(problem: str, environment: Mapping[str, Any]) -> list[str]:
     values = dict(flatten(environment))
     modules = dict.fromkeys(key.split(".")[2] for key in values if key.startswith("problem.modules."))
-    kinds = (str(values.get(f"{part}._target_", "")).rpartition(".")[2] for part in ("camera", "motion"))
-    return [problem, ", ".join(modules), *kinds]
+    camera, motion = (str(values.get(f"{part}._target_", "")).rpartition(".")[2] for part in ("camera", "motion"))
+    disturbed = [f"{key}={value}" for key, value in values.items() if key.startswith("disturb.")]
+    return [problem, ", ".join(modules), camera, ", ".join([motion, *disturbed])]
 
 
 def _results(out: Path, problems: list[str]) -> Iterator[str]:

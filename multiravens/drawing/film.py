@@ -82,7 +82,7 @@ class Film:
         self._still(_OPENING)
         for step in range(steps):
             self._board.update(status_of(demonstration, step, True, seen, aims))
-            self.env.step({key: values[step] for key, values in demonstration.actions.items()})
+            self.env.step({key: values[step] for key, values in demonstration.executed.items()})
             board.update(status_of(demonstration, step + 1, False, seen, aims))
             self._still(_BETWEEN)
             update((step + 1) / steps)
@@ -133,7 +133,7 @@ def status_of(
     aims: Sequence[int] | None = None,
 ) -> Status:
     """Status after a number of steps: the agent's last picture, and its next pick and place if it acts."""
-    actions = demonstration.actions
+    actions = demonstration.executed
     pick, place = (
         Pose(actions[f"{part}_position"][step], actions[f"{part}_quaternion"][step]) if acting else None
         for part in ("pick", "place")
@@ -158,7 +158,7 @@ def sheet_of_steps(env: PickPlaceEnv, demonstration: Demonstration, studio: Stud
     studio.rest(env.motion)
     images, titles = [studio.picture(env.world)], [f"{demonstration.problem}, seed {demonstration.seed}"]
     for step in range(steps):
-        env.step({key: values[step] for key, values in demonstration.actions.items()})
+        env.step({key: values[step] for key, values in demonstration.executed.items()})
         if step + 1 in chosen:
             studio.follow(env.motion)
             images.append(studio.picture(env.world))

@@ -105,7 +105,7 @@ def panels(played: Rollout) -> tuple[list[Image], list[str]]:
         panel = turned(seen, size)
         if step < len(played.run.rewards):
             pick, place = (
-                Pose(played.run.actions[f"{part}_position"][step], played.run.actions[f"{part}_quaternion"][step])
+                Pose(played.run.executed[f"{part}_position"][step], played.run.executed[f"{part}_quaternion"][step])
                 for part in ("pick", "place")
             )
             draw_action(panel, pick, place)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from multiravens.envs.action import WIDTHS
 from multiravens.envs.environment import Observation, PickPlaceEnv
 from multiravens.envs.problem import pointer
+from multiravens.envs.state import Fields
 from multiravens.errors import UserError
 
 
@@ -25,7 +26,8 @@ class Demonstration:
         color: (T+1, H, W, 3) uint8.
         height: (T+1, H, W) float32 [m].
         pointer: (T+1,) int64, the first sub-goal that does not hold.
-        actions: the four fields of the action space, (T, 3) or (T, 4) float32 each.
+        actions: the four fields of the action space, (T, 3) or (T, 4) float32 each, as they were chosen.
+        executed: likewise, as they were carried out; the same but where actions were disturbed.
         periods: (T,) float32, `Action.period` of each action [rad].
         rewards: (T,) float64.
         poses: (T+1, B, 7) float32.
@@ -43,6 +45,7 @@ class Demonstration:
     height: NDArray[np.float32]
     pointer: NDArray[np.int64]
     actions: dict[str, NDArray[np.float32]]
+    executed: dict[str, NDArray[np.float32]]
     periods: NDArray[np.float32]
     rewards: NDArray[np.float64]
     poses: NDArray[np.float32]
@@ -70,14 +73,22 @@ class GoalSequence:
     subgoals: list[str]
 
 
-Chosen = tuple[dict[str, NDArray[np.float32]], float]
+Chosen = tuple[Fields, float]
 """An action and `Action.period` of it [rad]."""
 
+Disturb = Callable[[Fields, np.random.Generator], Fields]
+"""Changes an action before it is carried out, such as `multiravens.data.collecting.disturbance.Disturbance`."""
 
-def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
+
+def demonstrate(env: PickPlaceEnv, seed: int, disturb: Disturb | None = None) -> Demonstration:
     """Run the expert through the episode of a seed; it acts through the public action alone.
 
     The episode that was under way in the environment ends, and `step` refuses until the next reset.
+
+    Args:
+        env: to act in.
+        seed: of the episode.
+        disturb: changes what is carried out of the expert's actions; None carries them out as they are.
     """
     env = unwrapped(env)
 
@@ -85,21 +96,26 @@ def demonstrate(env: PickPlaceEnv, seed: int) -> Demonstration:
         action = env.expert()
         return None if action is None else (action.to_dict(), action.period)
 
-    return record(env, seed, asked)
+    return record(env, seed, asked, disturb)
 
 
-def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen | None]) -> Demonstration:
+def record(
+    env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen | None], disturb: Disturb | None = None
+) -> Demonstration:
     """Run whoever chooses the actions through the episode of a seed.
 
     Args:
         env: to act in.
         seed: of the episode.
         choose: gives the next action for what is observed; None when it knows nothing to do.
+        disturb: changes what is carried out of the actions; None carries them out as they are.
     """
     env = unwrapped(env)
     observation, info = env.reset(seed=seed)
     frames, infos = [observation], [info]
-    actions: list[dict[str, NDArray[np.float32]]] = []
+    rng = np.random.default_rng([seed, 0, 4])  # 0 to 3 are the environment's
+    actions: list[Fields] = []
+    executed: list[Fields] = []
     periods: list[float] = []
     rewards: list[float] = []
     ended, reason = bool(info["holds"].all()), ""
@@ -110,7 +126,8 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
             break
         actions.append(chosen[0])
         periods.append(chosen[1])
-        observation, reward, terminated, truncated, info = env.step(actions[-1])
+        executed.append(disturb(actions[-1], rng) if disturb else actions[-1])
+        observation, reward, terminated, truncated, info = env.step(executed[-1])
         frames.append(observation)
         infos.append(info)
         rewards.append(reward)
@@ -124,10 +141,8 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
         color=np.stack([frame["color"] for frame in frames]),
         height=np.stack([frame["height"] for frame in frames]),
         pointer=np.array([frame["pointer"] for frame in frames], np.int64),
-        actions={
-            key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), width)
-            for key, width in WIDTHS.items()
-        },
+        actions=_columns(actions),
+        executed=_columns(executed),
         periods=np.array(periods, np.float32),
         rewards=np.array(rewards, np.float64),
         poses=np.array([info["poses"] for info in infos], np.float32),
@@ -137,6 +152,13 @@ def record(env: PickPlaceEnv, seed: int, choose: Callable[[Observation], Chosen 
         success=success,
         reason="" if success else _why(reason, holds[-1], env, infos),
     )
+
+
+def _columns(actions: list[Fields]) -> dict[str, NDArray[np.float32]]:
+    return {
+        key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), width)
+        for key, width in WIDTHS.items()
+    }
 
 
 def _why(reason: str, holds: NDArray[np.bool_], env: PickPlaceEnv, infos: list[dict[str, Any]]) -> str:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError
 from multiravens.evaluation.metrics import Metric, summary, values_of
 from multiravens.evaluation.record import ActionRecord, Record
+from multiravens.evaluation.references import planned, seen_by, with_next
 from multiravens.evaluation.workers import EpisodeStart, Timestep, VectorEnv
 from multiravens.support.statistics import Comparison, paired_bootstrap
 
@@ -27,8 +29,12 @@ class Actor(Protocol):
     resolution: str
     acting: Any
     asks_environment: bool
+    follows_plan: bool
+    other_goals: bool
 
     def act(self, views: Any) -> Any: ...
+
+    def beside(self, measured: Any) -> Any: ...
 
 
 class Measured(NamedTuple):
@@ -68,6 +74,7 @@ def measure(
     Raises:
         UserError: the seeds run out first, or a metric can't be computed.
     """
+    actors = [actors[0], *(actor.beside(actors[0]) for actor in actors[1:])]
     shown = partial(view, problem=environment["problem"]["name"])
     records: list[list[Record]] = [[] for _ in actors]
     skipped: dict[int, str] = {}
@@ -85,6 +92,7 @@ def measure(
             opened = lanes.ask("open", group)
             skipped |= {group[lane]: start for lane, start in opened.items() if isinstance(start, str)}
             starts = {lane: start for lane, start in opened.items() if not isinstance(start, str)}
+            starts = with_next(actors, lanes, group, starts, chain(seeds[tried:], seeds[: tried - len(group)]))
             for index, actor in enumerate(actors):
                 if index:
                     lanes.ask("reset", {lane: group[lane] for lane in starts})
@@ -104,11 +112,14 @@ def _play(
     starts: Mapping[int, EpisodeStart],
 ) -> list[Record]:
     """Play the episodes of all lanes to their ends, one step of each at a time."""
+    starts = {lane: seen_by(actor, start) for lane, start in starts.items()}
     seen = {lane: [start.seen] for lane, start in starts.items()}
     memories: dict[int, dict[int, Any]] = {lane: {} for lane in starts}
     while active := [lane for lane in starts if not seen[lane][-1].ended]:
         if actor.asks_environment:
             actions: dict[int, Any] = dict.fromkeys(active)
+        elif actor.follows_plan:
+            actions = {lane: planned(starts[lane], len(seen[lane]) - 1) for lane in active}
         else:
             # Episodes that have ended are asked about all the same, so that the agent's batch stays as it is.
             views = {

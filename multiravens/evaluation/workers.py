@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from multiravens.data.storage.episode import read_episode
+from multiravens.data.storage.episode import Episode, read_episode
 from multiravens.data.storage.store import Store
 from multiravens.support.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from multiravens.envs import Demonstration
 
 
 class Timestep(NamedTuple):
@@ -47,12 +50,25 @@ class EpisodeStart(NamedTuple):
         goal_color: (G, H, W, 3) uint8, after each sub-goal of the expert's run.
         goal_height: (G, H, W) float32 [m].
         expert_steps: actions that the expert took.
+        expert_actions: each field of them as they were carried out, (T, 3) or (T, 4).
+        other: the same of another episode, where somebody is measured with its goals.
     """
 
     seen: Timestep
     goal_color: NDArray[np.uint8]
     goal_height: NDArray[np.float32]
     expert_steps: int
+    expert_actions: Mapping[str, NDArray[np.float32]]
+    other: "EpisodeStart | None" = None
+
+
+Shown = tuple[NDArray[np.uint8], NDArray[np.float32], int, Mapping[str, NDArray[np.float32]]]
+"""The expert's part of an `EpisodeStart`."""
+
+
+def _shown(run: "Episode | Demonstration") -> Shown:
+    """Take what an `EpisodeStart` holds of the expert's run."""
+    return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards), run.executed
 
 
 class EnvWorker:
@@ -74,7 +90,7 @@ class EnvWorker:
         shown = self._kept(seed) or self._demonstrate(seed)
         return shown if isinstance(shown, str) else EpisodeStart(self.reset(seed), *shown)
 
-    def _kept(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str | None:
+    def _kept(self, seed: int) -> Shown | str | None:
         """Read the expert's run from the demonstrations: its goals, the reason for rejection, or None if unknown."""
         if self.demonstrations is None:
             return None
@@ -82,19 +98,19 @@ class EnvWorker:
         if not path.exists():
             return self._rejected.get(seed)
         run = read_episode(path, self.env.resolution)
-        return (run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)) if run.success else None
+        return _shown(run) if run.success else None
 
     @cached_property
     def _rejected(self) -> dict[int, str]:
         return self.demonstrations.rejected() if self.demonstrations else {}
 
-    def _demonstrate(self, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int] | str:
+    def _demonstrate(self, seed: int) -> Shown | str:
         from multiravens.envs import demonstrate
 
         run = demonstrate(self.env, seed)
         if not run.success:
             return run.reason
-        return run.color[run.goal_frames], run.height[run.goal_frames], len(run.rewards)
+        return _shown(run)
 
     def reset(self, seed: int) -> Timestep:
         """Start the episode of a seed."""

@@ -5,9 +5,9 @@ The header holds a single text, since a safetensors header with several would li
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,7 +47,10 @@ class Episode:
         color: (T + 1, 320, 160, 3) uint8, before the first action and after each.
         height: (T + 1, 320, 160) float32 height above the table [m].
         pointer: (T + 1,) int64 index of the first sub-goal that does not hold, G where all do.
-        actions: `pick_position` (T, 3), `pick_quaternion` (T, 4), `place_position`, `place_quaternion`: float32, [m].
+        actions: `pick_position` (T, 3), `pick_quaternion` (T, 4), `place_position`, `place_quaternion`: float32, [m],
+            as they were chosen: what is learned.
+        executed: likewise, as they were carried out: what led to the next frame. The actions unless given; a file holds
+            them only where they differ.
         periods: (T,) float32, the turn after which what is held looks the same [rad]; 0 for any, 2 pi for none.
         rewards: (T,) float64 change in standing credit.
         poses: (T + 1, B, 7) float32 position [m] and quaternion of every body in the world's frame.
@@ -70,6 +73,17 @@ class Episode:
     goal_frames: np.ndarray
     holds: np.ndarray
     success: bool
+    executed: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.executed = self.executed or self.actions
+
+    @property
+    def disturbed(self) -> np.ndarray:
+        """(T,) bool, which actions were carried out otherwise than they were chosen."""
+        if self.executed is self.actions:
+            return np.zeros(len(self.rewards), bool)
+        return np.any([(self.executed[name] != self.actions[name]).any(1) for name in ACTION_WIDTHS], axis=0)
 
 
 class Header(NamedTuple):
@@ -114,7 +128,7 @@ def encode_episode(episode: Episode, fingerprint: str = "") -> bytes:
         ValueError: If a field has the wrong shape or a value that can't be stored.
     """
     steps = len(episode.color) - 1
-    expected = layout(steps, episode.poses.shape[1], len(episode.subgoals))
+    expected = layout(steps, episode.poses.shape[1], len(episode.subgoals), bool(episode.disturbed.any()))
     if not 0 <= steps <= MAX_STEPS:
         raise ValueError(f"an episode has 0 to {MAX_STEPS} steps, not {steps}")
     for name, shape in {"color": (steps + 1, *SHAPE, 3), "height": (steps + 1, *SHAPE)}.items():
@@ -185,7 +199,8 @@ def read_episode(path: str | Path, resolution: str = "full", frames: Sequence[in
         header = _header(file)
         chosen = range(header.steps + 1) if frames is None else [_index(frame, header.steps + 1) for frame in frames]
         color, height = _pictures(file, header.steps, chosen, resolution)
-        arrays = {name: file.get_tensor(name) for name in layout(header.steps, header.bodies, len(header.subgoals))}
+        blobs = {f"{name}_{part}" for name in _BLOBS for part in ("blobs", "offsets")}
+        arrays = {name: file.get_tensor(name) for name in file.keys() if name not in blobs}
         return assemble(header, arrays, color, height)
 
 
@@ -199,13 +214,14 @@ def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, h
     for name, first, last in (("goal_frames", unreached, header.steps), ("pointer", 0, len(header.subgoals))):
         if not ((arrays[name] >= first) & (arrays[name] <= last)).all():
             raise Damaged(f"its {name} are not all from {first} to {last}")
-    plain = {name: array for name, array in arrays.items() if not name.startswith("actions.")}
+    plain = {name: array for name, array in arrays.items() if "." not in name}
     return Episode(
         seed=header.seed,
         problem=header.problem,
         color=color,
         height=height,
         actions={name: arrays[f"actions.{name}"] for name in ACTION_WIDTHS},
+        executed={name: arrays[f"executed.{name}"] for name in ACTION_WIDTHS if f"executed.{name}" in arrays},
         subgoals=header.subgoals,
         success=header.success,
         **plain,
@@ -229,13 +245,16 @@ def describe(episode: Episode, fingerprint: str) -> str:
 def arrays_of(episode: Episode) -> dict[str, np.ndarray]:
     """Lists an episode's plain arrays by the names that `layout` gives them."""
     actions = {f"actions.{name}": episode.actions[name] for name in ACTION_WIDTHS}
+    if episode.disturbed.any():
+        actions |= {f"executed.{name}": episode.executed[name] for name in ACTION_WIDTHS}
     plain = ("pointer", "periods", "rewards", "poses", "goal_frames", "holds")
     return actions | {name: np.asarray(getattr(episode, name)) for name in plain}
 
 
-def layout(steps: int, bodies: int, subgoals: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns the type, as a key of `DTYPES`, and the shape of every plain array."""
-    actions = {f"actions.{name}": ("F32", (steps, width)) for name, width in ACTION_WIDTHS.items()}
+def layout(steps: int, bodies: int, subgoals: int, disturbed: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns the type, as a key of `DTYPES`, and the shape of every plain array, some for disturbed episodes alone."""
+    kinds = ("actions", "executed") if disturbed else ("actions",)
+    actions = {f"{kind}.{name}": ("F32", (steps, width)) for kind in kinds for name, width in ACTION_WIDTHS.items()}
     return actions | {
         "pointer": ("I64", (steps + 1,)),
         "periods": ("F32", (steps,)),
@@ -244,6 +263,11 @@ def layout(steps: int, bodies: int, subgoals: int) -> dict[str, tuple[str, tuple
         "goal_frames": ("I64", (subgoals,)),
         "holds": ("BOOL", (steps + 1, subgoals)),
     }
+
+
+def is_disturbed(names: Iterable[str]) -> bool:
+    """Tell from the names of an episode's arrays whether some action was carried out otherwise than it was chosen."""
+    return any(name.startswith("executed.") for name in names)
 
 
 def _blobs(name: str, blobs: list[bytes]) -> dict[str, np.ndarray]:
@@ -282,7 +306,7 @@ def _header(file: Any) -> Header:
     bodies = _shape(file, names, "poses", 3)[1]
     subgoals = about["subgoals"]
     check_sizes(steps, bodies, len(subgoals))
-    expected = layout(steps, bodies, len(subgoals))
+    expected = layout(steps, bodies, len(subgoals), is_disturbed(names))
     for name in _BLOBS:
         expected[f"{name}_offsets"] = ("I64", (steps + 2,))
         expected[f"{name}_blobs"] = ("U8", _shape(file, names, f"{name}_blobs", 1))

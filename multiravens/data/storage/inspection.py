@@ -115,11 +115,16 @@ def _size(episodes: Sequence[Episode], size: int) -> str:
 def _describe(episodes: Sequence[Episode]) -> list[str]:
     steps = [len(episode.rewards) for episode in episodes]
     returns = [float(episode.rewards.sum()) for episode in episodes]
+    changed = sum(int(episode.disturbed.sum()) for episode in episodes)
+    disturbed = (
+        [f"  disturbed {changed} of {sum(steps)} actions: what was carried out is not the label"] if changed else []
+    )
     successes = sum(episode.success for episode in episodes)
     return [
         f"  steps     {min(steps)} to {max(steps)}, mean {np.mean(steps):.1f}, together {sum(steps)}",
         f"  success   {successes} of {len(episodes)}, mean return {np.mean(returns):.3f}",
         f"  sub-goals {max(len(episode.subgoals) for episode in episodes)}",
+        *disturbed,
     ]
 
 

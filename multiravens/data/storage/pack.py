@@ -247,7 +247,8 @@ def _encode(episode: Episode, fingerprint: str) -> bytes:
 
 
 def _layout(episode: Episode) -> dict[str, tuple[str, tuple[int, ...]]]:
-    return episodes.layout(len(episode.color) - 1, episode.poses.shape[1], len(episode.subgoals))
+    sizes = len(episode.color) - 1, episode.poses.shape[1], len(episode.subgoals)
+    return episodes.layout(*sizes, bool(episode.disturbed.any()))
 
 
 def _decode(blob: bytes, resolution: str) -> Episode:
@@ -272,7 +273,7 @@ def _decode(blob: bytes, resolution: str) -> Episode:
 
 def _check(arrays: dict[str, np.ndarray], steps: int, bodies: int, subgoals: int, resolution: str) -> None:
     shape = SHAPE if resolution == "full" else (SHAPE[0] // 2, SHAPE[1] // 2)
-    layout = episodes.layout(steps, bodies, subgoals)
+    layout = episodes.layout(steps, bodies, subgoals, episodes.is_disturbed(arrays))
     expected = {name: (episodes.DTYPES[dtype], each) for name, (dtype, each) in layout.items()}
     expected |= {"color": ("|u1", (steps + 1, *shape, 3)), "height": ("<u2", (steps + 1, *shape))}
     found = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
