@@ -19,15 +19,14 @@ SIDES = {2: 0.160, 3: 0.150}
 slack belt of the length that goes round them is wide."""
 SLACK = {2: 0.055, 3: 0.035}  # of the belt's length, beyond what goes tightly round the wanted posts [m]
 JITTER = 0.003  # of each post, along each axis [m]
-BEYOND = 0.028
+BEYOND = 0.025
 """Distance outside a post at which the belt is put down [m]: strands from there back inside clear a post by 1 cm."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
 INSIDE, FURTHER = 0.6, 0.4
 """A strand on top of a post, or outside of one, is put this share of the way from the posts' middle to it, where a loop
 over the next post still opens."""
-BACK = 0.45
-"""A strand taken off a post is put this share of the way to the belt's own middle: it then crosses no other strand."""
-FAR = 0.118  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
+GRID = 0.005  # between the spots inside the belt that a strand taken off a post may be put at [m]
+FAR = 0.125  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
 PAST, SHORT = 0.045, 0.008
 """Offsets of the fold's end [m]: this far past the post, across the line from the posts' middle, and short of it."""
 _CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
@@ -135,8 +134,7 @@ class Chaining(TaskModule):
         for post, turn in enumerate(turns):
             wrong = turn != 0 and (post not in self._goals or turn != sign)
             if wrong:
-                back = self._places[post] + BACK * (beads[:, :2].mean(0) - self._places[post])
-                return self._carry(beads, self._outermost(beads, post), back)
+                return self._take_off(beads, post)
         post = self._goals[index]
         for other in range(self.posts):
             bead = _over(beads, self._places[other])
@@ -149,6 +147,10 @@ class Chaining(TaskModule):
         if np.linalg.norm(beads[bead, :2] - self._places[post]) > FAR:
             return self._carry(beads, bead, self._alongside(beads, post))
         return self._carry(beads, bead, self._outside(post))
+
+    def _take_off(self, beads: Array, post: int) -> Action:
+        """Put the strand that passes outside a post where the belt is widest, so that it crosses no other."""
+        return self._carry(beads, self._outermost(beads, post), _roomiest(beads[:, :2]))
 
     def _outward(self, post: int) -> Array:
         away = self._places[post] - self._centre
@@ -193,6 +195,14 @@ class Chaining(TaskModule):
         still = yaw_quaternion(0.0)
         pick = np.array([*beside(beads[bead, :2], self._places, REACHABLE), beads[bead, 2] + RADIUS])
         return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still), period=0.0)
+
+
+def _roomiest(belt: Array) -> Array:
+    """The spot (2,) [m] inside a belt (N, 2) that is furthest from its beads."""
+    axes = [np.arange(low, high, GRID) for low, high in zip(belt.min(0), belt.max(0), strict=True)]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    room = np.linalg.norm(grid[:, None] - belt, axis=-1).min(1) * (winding(belt, grid) != 0)
+    return np.asarray(grid[room.argmax()])
 
 
 def winding(polygon: Array, points: Array) -> NDArray[np.int64]:
