@@ -21,7 +21,7 @@ UNSETTLED = "unsettled: bodies still moved when the time allowed had passed"
 MAX_STRETCH = 1.2
 """Beads are let go when a link is longer than this share of its length, so that none gets to 1.3: under a hard pull
 they grow by up to 0.06 a tick. Unhindered, they stay below 1.16."""
-SLOW, BEAD = 0.001, 0.003
+SLOW, BEAD = 0.001, 0.002
 """Tip speeds [m a tick] near contact, and dragging beads (6 mm solved a third of chaining in trials)."""
 NEAR = 0.01
 """Descents are slow from this far above the surface below [m]."""

@@ -26,7 +26,6 @@ SIDES = 28
 """Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
 
 
-_ROUNDING = 1e-9  # of a centre of mass [m]
 _DULL = [0.08, 0.08, 0.08]
 _lists: dict[tuple[str, bytes], list[Any]] = {}
 
@@ -65,14 +64,11 @@ class Box:
 
     def collision(self, origin: Array) -> dict[str, Any]:
         """Arguments of Bullet's createCollisionShape, in a frame with this origin (3,) [m]."""
-        turned = (
-            {"collisionFrameOrientation": list(pybullet.getQuaternionFromEuler([0, 0, self.yaw]))} if self.yaw else {}
-        )
         return {
             "shapeType": pybullet.GEOM_BOX,
             "halfExtents": [side / 2 for side in self.size],
             "collisionFramePosition": (np.array(self.centre) - origin).tolist(),
-            **turned,
+            "collisionFrameOrientation": list(pybullet.getQuaternionFromEuler([0, 0, self.yaw])),
         }
 
     def mesh(self) -> trimesh.Trimesh:
@@ -175,7 +171,7 @@ class Shape:
                     basePosition=list(position),
                     baseOrientation=list(np.asarray(quaternion, dtype=float)),
                     # Free bodies need no joints; as plain rigid bodies they simulate a third faster.
-                    useMaximalCoordinates=1,
+                    useMaximalCoordinates=int(mass > 0),
                     physicsClientId=client,
                 )
             )
@@ -185,12 +181,7 @@ class Shape:
     def _collision(self, client: int, centre: Array) -> int:
         pieces = [piece.collision(centre) for piece in self.pieces]
         if len(pieces) == 1:
-            piece = pieces[0]
-            offset = piece.get("collisionFramePosition", [0.0])
-            if np.abs(offset).max() < _ROUNDING and "collisionFrameOrientation" not in piece:
-                # Told of no frame, Bullet makes no compound of one piece, which collides half as fast.
-                piece.pop("collisionFramePosition", None)
-            return int(pybullet.createCollisionShape(**piece, physicsClientId=client))
+            return int(pybullet.createCollisionShape(**pieces[0], physicsClientId=client))
         plural = {
             "shapeTypes": [piece["shapeType"] for piece in pieces],
             "radii": [piece.get("radius", 0.01) for piece in pieces],
@@ -209,7 +200,7 @@ class Shape:
                     pybullet.GEOM_BOX,
                     halfExtents=box["halfExtents"],
                     visualFramePosition=box["collisionFramePosition"],
-                    visualFrameOrientation=box.get("collisionFrameOrientation", [0, 0, 0, 1]),
+                    visualFrameOrientation=box["collisionFrameOrientation"],
                     rgbaColor=[*self.color, 1.0],
                     specularColor=_DULL,
                     physicsClientId=client,

@@ -22,8 +22,7 @@ SUBSTEPS, SOLVER_ITERATIONS = 2, 15
 beads crept 0.7 mm in four seconds instead of 1, and it was faster."""
 GRAVITY = -9.8
 IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
-MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.0, "rollingFriction": 0.0, "restitution": 0.0}
-RIGID = {"spinningFriction": 0.004, "rollingFriction": 0.001}  # of bodies that can roll or spin
+MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,7 @@ class World:
         self.on_tick.clear()
         self.ticks = self._looked = 0
         table = pybullet.createCollisionShape(pybullet.GEOM_PLANE, physicsClientId=self.client)
-        self.table = pybullet.createMultiBody(
-            0, table, self.unseen, useMaximalCoordinates=1, physicsClientId=self.client
-        )
+        self.table = pybullet.createMultiBody(0, table, self.unseen, physicsClientId=self.client)
         pybullet.changeDynamics(self.table, -1, **MATERIAL, physicsClientId=self.client)
 
     @property
@@ -262,7 +259,7 @@ class World:
         pybullet.changeDynamics(
             body.id,
             -1,
-            **{**MATERIAL, **(RIGID if body.kind == "rigid" else {}), **dynamics},
+            **{**MATERIAL, **dynamics},
             physicsClientId=self.client,
         )
         self.bodies[body.id] = body
