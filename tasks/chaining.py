@@ -141,16 +141,55 @@ class Chaining(TaskModule):
             if bead is not None:
                 goal = self._outside(other) if other in self._goals else self._inside(other)
                 return self._carry(beads, bead, goal)
+        sense = sign if turns[self._goals].any() else 0
         if self._passes_outside(beads, post):
-            return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
-        bead = self._facing(beads, post)
+            return self._loop_inwards(beads, post, sense)
+        bead = self._facing(beads, post, sense)
         if np.linalg.norm(beads[bead, :2] - self._places[post]) > FAR:
             return self._carry(beads, bead, self._alongside(beads, post))
         return self._carry(beads, bead, self._outside(post))
 
     def _take_off(self, beads: Array, post: int) -> Action:
-        """Put the strand that passes outside a post where the belt is widest, so that it crosses no other."""
-        return self._carry(beads, self._outermost(beads, post), _roomiest(beads[:, :2]))
+        """Put the middle of the strand that passes round a post where the belt is widest, so that it crosses none."""
+        spot = _roomiest(beads[:, :2])
+        offsets = beads[:, :2] - self._places[post]
+        near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
+        return self._carry(beads, int(np.where(near, offsets @ (self._places[post] - spot), -np.inf).argmax()), spot)
+
+    def _loop_inwards(self, beads: Array, post: int, sense: int) -> Action:
+        """Carry a strand that lies outside of a post straight across it; where none closes the belt round it, back."""
+        offsets = beads[:, :2] - self._places[post]
+        distances = np.linalg.norm(offsets, axis=1)
+        across = self._places[post] - BEYOND * offsets / distances[:, None]
+        near = self._reachable(beads) & (offsets @ self._outward(post) > 0) & (distances < 3 * BEYOND)
+        ready = near & self._closes(beads, post, across, sense)
+        if not ready.any():
+            return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
+        bead = int(np.where(ready, distances, np.inf).argmin())
+        return self._carry(beads, bead, across[bead])
+
+    def _closes(self, beads: Array, post: int, goals: Array, sense: int) -> NDArray[np.bool_]:
+        """Tell which beads lead the belt round a post.
+
+        A belt that is twisted goes round the next post in the right sense only if its far strand is looped over.
+
+        Args:
+            beads: (N, 3) positions [m].
+            post: to be gone round.
+            goals: (N, 2) where each bead would be put, the others staying where they are [m].
+            sense: in which to go round, +1 or -1; 0 for either.
+
+        Returns:
+            (N,) bool.
+        """
+        belts = np.repeat(beads[None, :, :2], len(beads), axis=0)
+        belts[np.arange(len(beads)), np.arange(len(beads))] = goals
+        turns = np.array([winding(belt, self._places[post : post + 1])[0] for belt in belts])
+        return turns == sense if sense else np.abs(turns) == 1
+
+    def _reachable(self, beads: Array) -> NDArray[np.bool_]:
+        """(N,) which beads can be picked without touching a post."""
+        return (np.linalg.norm(beads[:, None, :2] - self._places, axis=-1) > REACHABLE).all(1)
 
     def _outward(self, post: int) -> Array:
         away = self._places[post] - self._centre
@@ -176,13 +215,18 @@ class Chaining(TaskModule):
         near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
         return bool((near & (offsets @ self._outward(post) > POST_RADIUS)).any())
 
-    def _facing(self, beads: Array, post: int) -> int:
-        """The bead in front of a post, on its inner side, where the tip touches no post: a loop opens evenly there."""
-        offsets = beads[:, None, :2] - self._places
-        reachable = (np.linalg.norm(offsets, axis=-1) > REACHABLE).all(1)
-        outward = self._outward(post)
-        ahead, aside = offsets[:, post] @ outward, np.abs(offsets[:, post] @ np.array([-outward[1], outward[0]]))
-        return int(np.where(reachable & (ahead < 0), aside - ahead, np.inf).argmin())
+    def _facing(self, beads: Array, post: int, sense: int = 0) -> int:
+        """The bead in front of a post, on its inner side, where the tip touches no post: a loop opens evenly there.
+
+        Of two strands it is the nearer one, or the one that closes the belt in the sense asked for, +1 or -1.
+        """
+        offsets, outward = beads[:, :2] - self._places[post], self._outward(post)
+        ahead, aside = offsets @ outward, np.abs(offsets @ np.array([-outward[1], outward[0]]))
+        cost = np.where(self._reachable(beads) & (ahead < 0), aside - ahead, np.inf)
+        if sense:
+            goals = np.tile(self._outside(post), (len(beads), 1))
+            cost += ~self._closes(beads, post, goals, sense)
+        return int(cost.argmin())
 
     def _outermost(self, beads: Array, post: int) -> int:
         """The bead of the strand that passes outside a post: the furthest out among those near it."""
