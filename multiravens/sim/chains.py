@@ -1,8 +1,8 @@
 """Belts and cables: rows of linked balls, and the static friction that keeps them where they have come to rest.
 
 Bullet's contact solver lets beads creep, by a centimetre in four seconds, so static friction is a rule of its own here.
-A bead that has been slow for a while is held where it is. It is let go as soon as the tip or a moving body touches it,
-or a bead that moves comes near it along the chain or across it. What moves is simulated, and only that: beads that are
+A bead that has been slow for a while is held where it is. It is let go as soon as the tip, a moving body or a bead that
+moves comes near it. What moves is simulated, and only that: beads that are
 held cost next to no time.
 """
 
@@ -84,12 +84,12 @@ class Chain:
         if which.any():
             self.let_go(client, self._around(which))
 
-    def look(self, client: int, touched: Container[int], seconds: float) -> None:
+    def look(self, client: int, near: Container[int], seconds: float) -> None:
         """Hold the beads that have come to rest and let go those that are about to be moved.
 
         Args:
             client: Bullet's.
-            touched: identifiers of bodies that the tip holds, or that it or a moving body touches.
+            near: identifiers of bodies that the tip holds, or that it or a moving body comes near.
             seconds: since the last look.
         """
         before = self._positions.copy()
@@ -97,7 +97,7 @@ class Chain:
         speeds = np.sqrt(np.square(self._positions - before).sum(1)) / seconds
         self._slow = np.where(speeds < SLOW, self._slow + 1, 0)
         moving = speeds > FAST
-        moving |= [bead in touched for bead in self.beads]
+        moving |= [bead in near for bead in self.beads]
         if moving.any():
             self.let_go(client, self._around(moving) | self._beside(moving))
         self.hold(client, self._slow >= PATIENCE)
