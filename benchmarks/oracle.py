@@ -103,6 +103,10 @@ def page(results: dict[str, list[Outcome]]) -> str:
         f"The scripted expert on seeds of the test split from {FIRST} up, by `python benchmarks/oracle.py`. It "
         "acts only through the public action.",
         "",
+        "It goes for the first sub-goal that does not hold. One that two of its actions have not reached it leaves for "
+        "later, and goes for the next that it can reach. A part, box, belt or cable in a wrong place is taken from "
+        "there; a part that lies on a side on which it looks different can't be put right by picks from above.",
+        "",
         "| problem | full success | share | target | mean return | steps an episode |",
         "|---|---|---|---|---|---|",
         *(row for row, _ in reports),

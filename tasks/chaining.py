@@ -19,15 +19,14 @@ SIDES = {2: 0.160, 3: 0.150}
 slack belt of the length that goes round them is wide."""
 SLACK = {2: 0.055, 3: 0.035}  # of the belt's length, beyond what goes tightly round the wanted posts [m]
 JITTER = 0.003  # of each post, along each axis [m]
-BEYOND = 0.028
+BEYOND = 0.025
 """Distance outside a post at which the belt is put down [m]: strands from there back inside clear a post by 1 cm."""
 REACHABLE = 0.019  # a bead this far from a post's axis [m] can be picked beside it
 INSIDE, FURTHER = 0.6, 0.4
 """A strand on top of a post, or outside of one, is put this share of the way from the posts' middle to it, where a loop
 over the next post still opens."""
-BACK = 0.45
-"""A strand taken off a post is put this share of the way to the belt's own middle: it then crosses no other strand."""
-FAR = 0.118  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
+GRID = 0.005  # between the spots inside the belt that a strand taken off a post may be put at [m]
+FAR = 0.125  # a strand further from a post [m] comes as a narrow fold, which opens over none: it is first laid by it
 PAST, SHORT = 0.045, 0.008
 """Offsets of the fold's end [m]: this far past the post, across the line from the posts' middle, and short of it."""
 _CORNERS = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1], [3, 1], [3, -1]]) / 2
@@ -135,20 +134,62 @@ class Chaining(TaskModule):
         for post, turn in enumerate(turns):
             wrong = turn != 0 and (post not in self._goals or turn != sign)
             if wrong:
-                back = self._places[post] + BACK * (beads[:, :2].mean(0) - self._places[post])
-                return self._carry(beads, self._outermost(beads, post), back)
+                return self._take_off(beads, post)
         post = self._goals[index]
         for other in range(self.posts):
             bead = _over(beads, self._places[other])
             if bead is not None:
                 goal = self._outside(other) if other in self._goals else self._inside(other)
                 return self._carry(beads, bead, goal)
+        sense = sign if turns[self._goals].any() else 0
         if self._passes_outside(beads, post):
-            return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
-        bead = self._facing(beads, post)
+            return self._loop_inwards(beads, post, sense)
+        bead = self._facing(beads, post, sense)
         if np.linalg.norm(beads[bead, :2] - self._places[post]) > FAR:
             return self._carry(beads, bead, self._alongside(beads, post))
         return self._carry(beads, bead, self._outside(post))
+
+    def _take_off(self, beads: Array, post: int) -> Action:
+        """Put the middle of the strand that passes round a post where the belt is widest, so that it crosses none."""
+        spot = _roomiest(beads[:, :2])
+        offsets = beads[:, :2] - self._places[post]
+        near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
+        return self._carry(beads, int(np.where(near, offsets @ (self._places[post] - spot), -np.inf).argmax()), spot)
+
+    def _loop_inwards(self, beads: Array, post: int, sense: int) -> Action:
+        """Carry a strand that lies outside of a post straight across it; where none closes the belt round it, back."""
+        offsets = beads[:, :2] - self._places[post]
+        distances = np.linalg.norm(offsets, axis=1)
+        across = self._places[post] - BEYOND * offsets / distances[:, None]
+        near = self._reachable(beads) & (offsets @ self._outward(post) > 0) & (distances < 3 * BEYOND)
+        ready = near & self._closes(beads, post, across, sense)
+        if not ready.any():
+            return self._carry(beads, self._outermost(beads, post), self._inside(post, FURTHER))
+        bead = int(np.where(ready, distances, np.inf).argmin())
+        return self._carry(beads, bead, across[bead])
+
+    def _closes(self, beads: Array, post: int, goals: Array, sense: int) -> NDArray[np.bool_]:
+        """Tell which beads lead the belt round a post.
+
+        A belt that is twisted goes round the next post in the right sense only if its far strand is looped over.
+
+        Args:
+            beads: (N, 3) positions [m].
+            post: to be gone round.
+            goals: (N, 2) where each bead would be put, the others staying where they are [m].
+            sense: in which to go round, +1 or -1; 0 for either.
+
+        Returns:
+            (N,) bool.
+        """
+        belts = np.repeat(beads[None, :, :2], len(beads), axis=0)
+        belts[np.arange(len(beads)), np.arange(len(beads))] = goals
+        turns = np.array([winding(belt, self._places[post : post + 1])[0] for belt in belts])
+        return turns == sense if sense else np.abs(turns) == 1
+
+    def _reachable(self, beads: Array) -> NDArray[np.bool_]:
+        """(N,) which beads can be picked without touching a post."""
+        return (np.linalg.norm(beads[:, None, :2] - self._places, axis=-1) > REACHABLE).all(1)
 
     def _outward(self, post: int) -> Array:
         away = self._places[post] - self._centre
@@ -174,13 +215,18 @@ class Chaining(TaskModule):
         near = np.linalg.norm(offsets, axis=1) < 2 * BEYOND
         return bool((near & (offsets @ self._outward(post) > POST_RADIUS)).any())
 
-    def _facing(self, beads: Array, post: int) -> int:
-        """The bead in front of a post, on its inner side, where the tip touches no post: a loop opens evenly there."""
-        offsets = beads[:, None, :2] - self._places
-        reachable = (np.linalg.norm(offsets, axis=-1) > REACHABLE).all(1)
-        outward = self._outward(post)
-        ahead, aside = offsets[:, post] @ outward, np.abs(offsets[:, post] @ np.array([-outward[1], outward[0]]))
-        return int(np.where(reachable & (ahead < 0), aside - ahead, np.inf).argmin())
+    def _facing(self, beads: Array, post: int, sense: int = 0) -> int:
+        """The bead in front of a post, on its inner side, where the tip touches no post: a loop opens evenly there.
+
+        Of two strands it is the nearer one, or the one that closes the belt in the sense asked for, +1 or -1.
+        """
+        offsets, outward = beads[:, :2] - self._places[post], self._outward(post)
+        ahead, aside = offsets @ outward, np.abs(offsets @ np.array([-outward[1], outward[0]]))
+        cost = np.where(self._reachable(beads) & (ahead < 0), aside - ahead, np.inf)
+        if sense:
+            goals = np.tile(self._outside(post), (len(beads), 1))
+            cost += ~self._closes(beads, post, goals, sense)
+        return int(cost.argmin())
 
     def _outermost(self, beads: Array, post: int) -> int:
         """The bead of the strand that passes outside a post: the furthest out among those near it."""
@@ -193,6 +239,14 @@ class Chaining(TaskModule):
         still = yaw_quaternion(0.0)
         pick = np.array([*beside(beads[bead, :2], self._places, REACHABLE), beads[bead, 2] + RADIUS])
         return Action(Pose(pick, still), Pose(np.array([*goal, 2 * RADIUS]), still), period=0.0)
+
+
+def _roomiest(belt: Array) -> Array:
+    """The spot (2,) [m] inside a belt (N, 2) that is furthest from its beads."""
+    axes = [np.arange(low, high, GRID) for low, high in zip(belt.min(0), belt.max(0), strict=True)]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    room = np.linalg.norm(grid[:, None] - belt, axis=-1).min(1) * (winding(belt, grid) != 0)
+    return np.asarray(grid[room.argmax()])
 
 
 def winding(polygon: Array, points: Array) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from multiravens.geometry import Array, Pose, invert, multiply, planar_pose, qua
 from multiravens.options.paths import user_path
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import IDENTITY, World
+from multiravens.tasks.symmetry import Symmetry
 
 HEIGHT = 0.02  # [m] of every part of the library
 PLATE_RADIUS = 0.036  # [m]: every part of the library stands on it whole
@@ -31,7 +32,7 @@ class Part:
         name: of its shape.
         radius: of the circle about its origin that it fits in [m].
         height: [m].
-        period: it looks the same after this turn [rad]; 0 after any.
+        symmetry: turns and flips after which it looks the same.
         grasp: (x, y) of a spot of its top, wide enough for the suction tip, in its own frame [m].
         add: puts one into a world: (world, name, pose, colour, mass) to Bullet's identifier.
     """
@@ -39,13 +40,18 @@ class Part:
     name: str
     radius: float
     height: float
-    period: float
+    symmetry: Symmetry
     grasp: tuple[float, float]
     add: Add
 
 
-def _made(name: str, shape: Shape, radius: float, period_degrees: float, grasp: tuple[float, float] = (0, 0)) -> Part:
-    return Part(name, radius, HEIGHT, np.deg2rad(period_degrees), grasp, partial(_add_shape, shape))
+def _made(name: str, shape: Shape, radius: float, symmetry: Symmetry, grasp: tuple[float, float] = (0.0, 0.0)) -> Part:
+    return Part(name, radius, HEIGHT, symmetry, grasp, partial(_add_shape, shape))
+
+
+def _symmetry(period_degrees: float, flip_degrees: float | None) -> Symmetry:
+    flip = None if flip_degrees is None else float(np.deg2rad(flip_degrees))
+    return Symmetry(float(np.deg2rad(period_degrees)), flip)
 
 
 # Functions of the module rather than closures, so that an environment can be pickled.
@@ -73,17 +79,32 @@ def _bars(*bars: tuple[float, float, float, float, float]) -> Shape:
 LIBRARY = {
     part.name: part
     for part in (
-        _made("disc", disc(0.022, HEIGHT, _GREY), 0.022, 0),
-        _made("square", slab((0.040, 0.040, HEIGHT), _GREY), 0.0285, 90),
-        _made("bar", slab((0.056, 0.020, HEIGHT), _GREY), 0.030, 180),
-        _made("triangle", _polygon(3, 0.030), 0.030, 120),
-        _made("hexagon", _polygon(6, 0.025), 0.025, 60),
-        _made("cross", _bars((0, 0, 0.054, 0.018, 0), (0, 0, 0.018, 0.054, 0)), 0.0285, 90),
+        _made("disc", disc(0.022, HEIGHT, _GREY), 0.022, _symmetry(0, 0)),
+        _made("square", slab((0.040, 0.040, HEIGHT), _GREY), 0.0285, _symmetry(90, 0)),
+        _made("bar", slab((0.056, 0.020, HEIGHT), _GREY), 0.030, _symmetry(180, 0)),
+        _made("triangle", _polygon(3, 0.030), 0.030, _symmetry(120, 0)),
+        _made("hexagon", _polygon(6, 0.025), 0.025, _symmetry(60, 0)),
+        _made("cross", _bars((0, 0, 0.054, 0.018, 0), (0, 0, 0.018, 0.054, 0)), 0.0285, _symmetry(90, 0)),
         _made(
-            "angle", _bars((0, -0.015, 0.048, 0.018, 0), (-0.015, 0.009, 0.018, 0.030, 0)), 0.034, 360, (-0.015, -0.015)
+            "angle",
+            _bars((0, -0.015, 0.048, 0.018, 0), (-0.015, 0.009, 0.018, 0.030, 0)),
+            0.034,
+            _symmetry(360, 45),
+            (-0.015, -0.015),
         ),
-        _made("tee", _bars((0, 0.015, 0.052, 0.018, 0), (0, -0.010, 0.018, 0.032, 0)), 0.0355, 360, (0, 0.015)),
-        _made("zed", _bars((-0.010, 0.009, 0.036, 0.018, 0), (0.010, -0.009, 0.036, 0.018, 0)), 0.0335, 180),
+        _made(
+            "tee",
+            _bars((0, 0.015, 0.052, 0.018, 0), (0, -0.010, 0.018, 0.032, 0)),
+            0.0355,
+            _symmetry(360, 90),
+            (0, 0.015),
+        ),
+        _made(
+            "zed",
+            _bars((-0.010, 0.009, 0.036, 0.018, 0), (0.010, -0.009, 0.036, 0.018, 0)),
+            0.0335,
+            _symmetry(180, None),
+        ),
     )
 }
 """Shapes that differ from one another by outline alone, each about 5 cm wide."""
@@ -95,7 +116,7 @@ _KNOCK, _KNOCKS = np.deg2rad(5), 8
 """Angle of a knock, and how many there are, each in another direction."""
 _MOST_TILT, _MOST_SHIFT, _MOST_SINK = np.deg2rad(8), 0.01, 0.002
 """A part that tips further, or moves or sinks further [m], when it is put on a plate does not stand there."""
-_KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "grasp")
+_KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "flip", "grasp")
 
 
 def part(description: str | Mapping[str, Any]) -> Part:
@@ -104,7 +125,9 @@ def part(description: str | Mapping[str, Any]) -> Part:
     Args:
         description: a name; or a mapping with `mesh` or `urdf`, a path; and, as far as the defaults do not fit,
             `name`, `scale` (metres a unit), `symmetry` (degrees after which it looks the same, 360 by default, 0 for
-            round) and `grasp` ([x, y] of a flat spot of its top, in metres from its middle).
+            round), `flip` (direction in degrees, from its x axis, of a level axis about which half a turn looks the
+            same; without it, upside down looks different) and `grasp` ([x, y] of a flat spot of its top, in metres from
+            its middle).
 
     Raises:
         UserError: an unknown name or key, a file that cannot be read, or a part too large for a plate.
@@ -133,8 +156,9 @@ def part(description: str | Mapping[str, Any]) -> Part:
         )
     x, y = (float(value) for value in description.get("grasp", (0.0, 0.0)))
     _check_stands(add, path, (x, y))
-    symmetry = np.deg2rad(float(description.get("symmetry", 360)))
-    return Part(str(description.get("name", path.stem)), radius, height, float(symmetry), (x, y), add)
+    flip = description.get("flip")
+    symmetry = _symmetry(float(description.get("symmetry", 360)), None if flip is None else float(flip))
+    return Part(str(description.get("name", path.stem)), radius, height, symmetry, (x, y), add)
 
 
 def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:

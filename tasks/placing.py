@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from multiravens.envs.action import Action, transport
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import Region
-from multiravens.geometry import Array, planar_pose, quaternion_yaw, rotate, tilt, wrap_angle
+from multiravens.geometry import Array, Pose, planar_pose, quaternion_yaw, rotate, tilt, wrap_angle
 from multiravens.sim.shapes import disc
 from multiravens.sim.world import World
 from multiravens.tasks.parts import LIBRARY, PLATE_HEIGHT, PLATE_RADIUS, Part, part
@@ -46,7 +46,8 @@ class Placing(TaskModule):
 
     Success:
         A part's sub-goal holds while it stands upright on its plate (height within 4 mm, tilt under 8 degrees), within
-        1 cm of the middle and 15 degrees of the yaw asked for, modulo its shape's symmetry.
+        1 cm of the middle and 15 degrees of the yaw asked for. Every pose that looks the same counts: turned by its
+        shape's symmetry, and upside down where that looks the same.
 
     Args:
         parts: how many parts, 1 to 8.
@@ -112,15 +113,20 @@ class Placing(TaskModule):
         return np.array([self._stands(world, index) for index in range(self.parts)], bool)
 
     def _stands(self, world: World, index: int) -> bool:
-        pose = world.pose(self._bodies[index])
+        pose = self._pose(world, index)
         turned = quaternion_yaw(pose.quaternion) - self._yaws[index]
-        period = self._kinds[index].period
+        period = self._kinds[index].symmetry.period
         return bool(
             np.linalg.norm(pose.position[:2] - self._plates[self._goals[index]]) <= NEAR_XY
             and (not period or abs(wrap_angle(turned, period)) <= NEAR_YAW)
             and abs(pose.position[2] - PLATE_HEIGHT) <= NEAR_Z
             and tilt(pose.quaternion) <= MAX_TILT
         )
+
+    def _pose(self, world: World, index: int) -> Pose:
+        """Pose of a part, the right way up where that looks the same."""
+        kind = self._kinds[index]
+        return kind.symmetry.upright(world.pose(self._bodies[index]), kind.height)
 
     def expert(self, world: World, index: int) -> Action | None:
         """Bring the part to its plate; first clear away another part that is in the way there."""
@@ -132,10 +138,10 @@ class Placing(TaskModule):
         return self._transport(world, index, goal, self._yaws[index])
 
     def _transport(self, world: World, index: int, goal: Array, yaw: float) -> Action:
-        pose, kind = world.pose(self._bodies[index]), self._kinds[index]
+        pose, kind = self._pose(world, index), self._kinds[index]
         grasp = rotate(quaternion_yaw(pose.quaternion), kind.grasp)
         pick = np.array([*(pose.position[:2] + grasp), pose.position[2] + kind.height])
-        return transport(pick, pose, goal, yaw, kind.period)
+        return transport(pick, pose, goal, yaw, kind.symmetry.period)
 
     def _free_place(self, world: World, index: int) -> Array:
         """The place in the region furthest from every plate and other part, on a 2 cm grid."""

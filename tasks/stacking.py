@@ -10,6 +10,7 @@ from multiravens.envs.region import Region
 from multiravens.geometry import Array, Pose, planar_pose, quaternion_yaw, rotate, tilt
 from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
+from multiravens.tasks.symmetry import Symmetry
 
 COLORS = (
     (0.80, 0.27, 0.25),
@@ -30,6 +31,8 @@ DENSITY = 900.0  # [kg/m3]: a box of 5 cm weighs about 60 g
 
 MIN_OVERLAP = 2 / 3
 NEAR_Z, MAX_TILT = 0.004, np.deg2rad(8)
+SYMMETRY = Symmetry(np.pi, flip=0.0)
+"""Of a box: half a turn about any of its axes. Lying on another side it looks different, as no two sizes are alike."""
 RADIUS = 0.045  # half a diagonal of the largest box, and a little [m]
 
 
@@ -46,7 +49,8 @@ class Stacking(TaskModule):
 
     Success:
         A box's sub-goal holds while it lies level on what it belongs on, at the height of everything below it (4 mm),
-        with two thirds of the smaller of the two footprints shared, and all below it holds too.
+        with two thirds of the smaller of the two footprints shared, and all below it holds too. Upside down it looks
+        the same and counts; on another side it does not.
 
     Args:
         boxes: how many boxes, 2 to 8.
@@ -129,7 +133,7 @@ class Stacking(TaskModule):
 
     def holds(self, world: World) -> NDArray[np.bool_]:
         """(boxes,) which boxes are where they belong."""
-        poses = [world.pose(body) for body in self._bodies]
+        poses = [self._pose(world, box) for box in range(self.boxes)]
         outlines = [
             _outline(pose.position[:2], quaternion_yaw(pose.quaternion), size)
             for pose, size in zip(poses, self._sizes, strict=True)
@@ -155,9 +159,13 @@ class Stacking(TaskModule):
 
         return np.array([stands(box) for box in range(self.boxes)], bool)
 
+    def _pose(self, world: World, box: int) -> Pose:
+        """Pose of a box, the right way up: upside down it looks the same."""
+        return SYMMETRY.upright(world.pose(self._bodies[box]), float(self._sizes[box, 2]))
+
     def expert(self, world: World, index: int) -> Action | None:
         """Bring the box to its level; first clear what lies on it or where it shall go."""
-        poses = [world.pose(body) for body in self._bodies]
+        poses = [self._pose(world, box) for box in range(self.boxes)]
         burden = self._highest_over(poses, poses[index].position[:2], float(poses[index].position[2]) + 0.005, {index})
         if burden is not None:
             return self._set_aside(world, burden)
@@ -189,9 +197,9 @@ class Stacking(TaskModule):
         return self._transport(world, box, grid[distances.argmax()], 0.0)
 
     def _transport(self, world: World, box: int, goal: Array, yaw: float) -> Action:
-        pose = world.pose(self._bodies[box])
+        pose = self._pose(world, box)
         pick = pose.position + [0, 0, self._sizes[box, 2]]
-        return transport(pick, pose, goal, yaw, np.pi)
+        return transport(pick, pose, goal, yaw, SYMMETRY.period)
 
 
 def _outline(xy: Array, yaw: float, size: Array) -> NDArray[np.float32]:

@@ -90,6 +90,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         )
         self._holds = np.zeros(problem.size, bool)
         self._taken: list[Fields] = []
+        self._tries = [0] * problem.size  # actions of the expert for each sub-goal since it held last
         self._seed: int | None = None
         self._over = False
         self._observation: Observation = {}
@@ -179,9 +180,14 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         return float(self._holds.sum() / len(self._holds))
 
     def expert(self) -> Action | None:
-        """The scripted oracle's action in the present state; None if it has none."""
+        """The scripted oracle's action in the present state; None if it has none.
+
+        It goes for the first sub-goal that does not hold. One that two of its actions have not reached it leaves for
+        later, and goes for the next that it can reach.
+        """
         _ = self.episode_seed
-        return self.problem.expert(self.world)
+        aim = self.problem.aim(self.world, self._tries)
+        return None if aim is None else aim.action
 
     def render(self) -> NDArray[np.uint8] | None:
         """A picture (560, 720, 3) of the table and the arm, in the render mode `rgb_array`; otherwise None.
@@ -242,6 +248,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     def _start(self, seed: int) -> None:
         """Start the episode of a seed."""
         self._seed, self._taken, self._over = None, [], False
+        self._tries = [0] * self.problem.size
         self._noise = np.random.default_rng([seed, 0, 1])
         self.camera.begin(np.random.default_rng([seed, 0, 2]))
         self.problem.build(self.world, self.motion, seed)
@@ -254,10 +261,22 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         """Carry out an action; returns how the primitive ended."""
         action = Action.from_dict(fields)
         self._taken.append({name: np.array(fields[name], np.float32) for name in self._fields()})
+        self._count_try()
         reason = pick_and_place(self.world, self.motion, action)
         self._holds = self.problem.holds(self.world)
+        self._tries = [0 if held else count for held, count in zip(self._holds, self._tries, strict=True)]
         self._observation = self._observe()
         return reason
+
+    def _count_try(self) -> None:
+        """Count the action that is about to be carried out, if it is what the expert would do.
+
+        Counted here rather than where the expert is asked, so that an episode that is played again counts the same.
+        """
+        aim = self.problem.aim(self.world, self._tries)
+        if aim is not None:
+            own, taken = aim.action.to_dict(), self._taken[-1]
+            self._tries[aim.step] += all(np.array_equal(taken[name], own[name]) for name in own)
 
     def _ended(self) -> str:
         """Reason why the episode ends now: `success`, `steps`, or empty if it goes on."""

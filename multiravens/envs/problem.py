@@ -1,7 +1,8 @@
 """Problems: any list of modules, composed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from multiravens.sim.world import World
 
 ORDERS = ("sequential", "shuffled", "interleaved")
 _ATTEMPTS = 60
+PATIENCE = 2
+"""Actions in vain for one sub-goal before the expert goes for another: the same pick may fail by chance once."""
 MOST_STEPS = 1000
 """Actions of an episode: what its file holds at most, ten times what the longest problem needs."""
 _MOST_MODULES = 16  # the table is full well before
@@ -22,11 +25,19 @@ _MOST_MODULES = 16  # the table is full well before
 
 @dataclass(frozen=True)
 class Step:
-    """A sub-goal's place in a composition: sub-goal `index` of module `module`."""
+    """A sub-goal's place in a composition: sub-goal `index` of module `module`, `after` those of other steps."""
 
     module: str
     index: int
     name: str
+    after: tuple[int, ...] = ()
+
+
+class Aim(NamedTuple):
+    """The step that the expert goes for, by its place in `Problem.steps`, and the action towards it."""
+
+    step: int
+    action: Action
 
 
 class Problem:
@@ -116,12 +127,32 @@ class Problem:
         }
 
     def expert(self, world: World) -> Action | None:
-        """An action towards the first sub-goal that does not hold and that an action is known for."""
-        for step, held in zip(self.steps, self.holds(world), strict=True):
-            if not held:
-                action = self.modules[step.module].expert(world, step.index)
-                if action is not None:
-                    return action
+        """The expert's action where nothing has been tried in vain; None where none is known."""
+        aim = self.aim(world, [0] * self.size)
+        return None if aim is None else aim.action
+
+    def aim(self, world: World, tries: Sequence[int]) -> Aim | None:
+        """What the expert does next: the first sub-goal that does not hold, unless it was tried in vain.
+
+        Every `PATIENCE` tries that a sub-goal has taken put it behind those that have taken fewer, so that the expert
+        goes for what else it can reach and comes back later. Sub-goals that come after one that does not hold are last.
+
+        Args:
+            world: as it stands now.
+            tries: actions in vain for each of the G sub-goals.
+
+        Returns:
+            The sub-goal and the action; None where no action is known for any sub-goal that does not hold.
+        """
+        holds = self.holds(world)
+
+        def turn(step: int) -> tuple[bool, int]:
+            return not holds[list(self.steps[step].after)].all(), tries[step] // PATIENCE
+
+        for step in sorted(np.flatnonzero(~holds).tolist(), key=turn):
+            action = self.modules[self.steps[step].module].expert(world, self.steps[step].index)
+            if action is not None:
+                return Aim(step, action)
         return None
 
 
@@ -148,7 +179,11 @@ def _arrange(subgoals: Mapping[str, list[SubGoal]], order: str, rng: np.random.G
     for name in turns:
         index = next(taken[name])
         steps.append(Step(name, index, f"{name}/{subgoals[name][index].name}"))
-    return steps
+    place = {(step.module, step.index): number for number, step in enumerate(steps)}
+    return [
+        replace(step, after=tuple(place[step.module, other] for other in subgoals[step.module][step.index].after))
+        for step in steps
+    ]
 
 
 def _sorted(goals: list[SubGoal]) -> list[int]:
