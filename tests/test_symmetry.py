@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 from multiravens.envs import PickPlaceEnv, make
 from multiravens.geometry import Array, Pose, multiply, planar_pose, rotate, yaw_quaternion
 from multiravens.sim.world import World
-from multiravens.tasks.parts import LIBRARY, part
-from multiravens.tasks.placing import PLATE_HEIGHT, Placing
+from multiravens.tasks.parts import LIBRARY, PLATE_HEIGHT, part
+from multiravens.tasks.placing import Placing
 from multiravens.tasks.stacking import PAD_HEIGHT, Stacking
 from tests.test_parts import block
 
