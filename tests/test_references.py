@@ -152,7 +152,8 @@ def test_one_option_adds_them_to_an_evaluation(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_the_documents_commands_compose() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text().split("## What a return is worth")[1].split("\n## ")[0]
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    text = page.split("## What a return is worth")[1].split("\n## ")[0]
     commands = re.findall(r"^    python -m multiravens\.evaluate (.*)$", text, re.MULTILINE)
     assert len(commands) == 2
     with_references, blind = (compose("evaluate", command.split()) for command in commands)
