@@ -7,7 +7,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def snippet(document: str, name: str) -> str:
-    """What a document says the file of a name holds."""
+    """Content that a document gives for a file."""
     text = (ROOT / document).read_text()
     at = re.search(rf"`{re.escape(name)}`.*:\n", text)
     assert at, f"{document} has no file {name}"

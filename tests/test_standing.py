@@ -1,4 +1,4 @@
-"""What stands stays where it is, and what is out of balance or pushed does not."""
+"""Bodies at rest stay where they are; those out of balance or pushed do not."""
 
 from collections.abc import Iterator
 

@@ -12,7 +12,7 @@ POINTERS = ("reward", "visual")
 
 @dataclass(frozen=True)
 class Acting:
-    """How a trained agent acts; its options play no part in its training. The defaults are those of `acting=plain`.
+    """Options of a trained agent's acting, no part of its training. The defaults are those of `acting=plain`.
 
     Attributes:
         pointer: where the goal pointer comes from, `reward` or `visual`.

@@ -122,7 +122,7 @@ class NetworkAgent(Agent):
             yield ActionDistribution(at_pick, at_place, only, pick, place, wrap_angle(float(turn)), aimed)
 
     def _shown(self, views: Sequence[View], aims: Sequence[int], batch: int) -> tuple[NDArray[np.int64], Tensor, Tasks]:
-        """What the network is shown: sub-goals (N, K), and images and problems, filled up to a batch."""
+        """Inputs of the network: sub-goals (N, K), and images and problems, filled up to a batch."""
         goals = self.conditioning.choose(
             aims,
             [view.step for view in views],

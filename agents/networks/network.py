@@ -1,4 +1,4 @@
-"""What training and acting ask of a network, and the whole of an agent in one class.
+"""Interface of a network to training and acting, and the whole of an agent in one class.
 
 `Transporter` is a network; what compares it with demonstrations is an objective, and what acts by it a policy, each a
 class of its own. A `Learner` is all three.
@@ -18,7 +18,7 @@ CHANNELS = 4
 
 
 class NetworkSpec(NamedTuple):
-    """What a network is made for.
+    """Problems and sizes that a network is made for.
 
     Attributes:
         goals: K, goal images that it is shown beside the observation.
@@ -39,7 +39,7 @@ class NetworkSpec(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What training makes of N samples.
+    """Losses and figures of N samples.
 
     Attributes:
         losses: (N,) each, by name; their sum is minimised.

@@ -65,7 +65,7 @@ class Figures:
         self._recent.append(figures.mean(1))
 
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint must hold."""
+        """Content that a checkpoint must have."""
         state = {"recent": np.array(self._recent or np.zeros((0, 0)), np.float32)}
         if self._waiting:
             state["waiting.samples"] = np.stack([samples for samples, _ in self._waiting])

@@ -64,7 +64,7 @@ class Losses(nn.Module):
         return dict(zip(self.names, self.losses.values(), strict=True))  # type: ignore[arg-type]
 
     def labels(self) -> dict[str, Callable[[Episode], Any]]:
-        """What gives labels of a demonstration, of the losses that have some."""
+        """Functions that label a demonstration, of the losses that have some."""
         return {name: loss.labels for name, loss in self.each().items() if type(loss).labels is not Loss.labels}
 
     def forward(self, output: Any, batch: Batch) -> Terms:

@@ -1,4 +1,4 @@
-"""What training minimises: a network's output compared with the expert's actions."""
+"""Objectives of training: a network's output compared with the expert's actions."""
 
 import math
 from abc import ABC, abstractmethod

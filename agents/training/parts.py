@@ -13,7 +13,7 @@ from multiravens.options.instantiate import check, instantiate
 
 
 def make_objective(config: Mapping[str, Any]) -> Objective:
-    """What an agent minimises; its network's own terms where it names none."""
+    """Objective of an agent; its network's own terms where it names none."""
     node = config["agent"].get("objective")
     objective: Objective = OwnTerms() if node is None else _made(node, "agent.objective", Objective)
     return objective

@@ -18,7 +18,7 @@ from multiravens.data.training.demonstrations import Batch
 
 
 class Entropy(Objective):
-    """What the network chooses shall be chosen surely; accuracies are agreement with its own choices.
+    """Entropy of the network's choices, to be lowered; accuracies are agreement with its own choices.
 
     The expert's actions are never looked at.
     """
@@ -37,7 +37,7 @@ class Entropy(Objective):
 
 
 class Consistency(Objective):
-    """What the network chooses in a sample it shall choose again once that is augmented, the more so the surer it was.
+    """Agreement of the network's choice in an augmented sample with that before, weighed by how sure it was.
 
     The expert's actions are never looked at; accuracies are agreement with its own choices.
     """

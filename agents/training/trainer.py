@@ -223,7 +223,7 @@ class Trainer:
         return joined(terms, more, len(inputs.samples))
 
     def total(self, terms: Terms, weights: Tensor) -> Tensor:
-        """What is minimised (): the mean of the samples' losses, by their weights (N,), and the penalty.
+        """Loss (): the mean of the samples' losses, by their weights (N,), and the penalty.
 
         Raises:
             UserError: there is no loss.
@@ -252,7 +252,7 @@ class Trainer:
         return self.data.gather(inputs.frames, inputs.samples, inputs.at)
 
     def draw(self, count: int) -> dict[str, np.ndarray]:
-        """What augmentations draw for a whole batch, by name: every process draws it all and takes its share."""
+        """Draws of the augmentations for a whole batch, by name: every process draws it all and takes its share."""
         rows, columns = self.data.color.shape[1:3]
         return {
             name: augmentation.draw(count, (rows, columns), np.random.default_rng([self.seed, self.step, index]))

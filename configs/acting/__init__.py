@@ -1,1 +1,1 @@
-"""How trained agents act."""
+"""Options of a trained agent's acting."""

@@ -132,7 +132,7 @@ class Problem:
         return None if aim is None else aim.action
 
     def aim(self, world: World, tries: Sequence[int]) -> Aim | None:
-        """What the expert does next: the first sub-goal that does not hold, unless it was tried in vain.
+        """Choose the expert's next sub-goal: the first that does not hold, unless it was tried in vain.
 
         Every `PATIENCE` tries that a sub-goal has taken put it behind those that have taken fewer, so that the expert
         goes for what else it can reach and comes back later. Sub-goals that come after one that does not hold are last.

@@ -113,7 +113,7 @@ def _folder() -> Path:
 
 
 def _read(path: Path) -> bytes:
-    """What is kept at a path; empty if there is nothing."""
+    """Content kept at a path; empty if there is nothing."""
     try:
         return read_whole(path, _MOST_BYTES)
     except FileNotFoundError:

@@ -273,7 +273,7 @@ class MeshFile:
 
 
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError)
-"""What trimesh's readers raise on damaged files."""
+"""Errors that trimesh's readers raise on damaged files."""
 
 
 # There is a handful of files, which would be read and cut anew for every episode.

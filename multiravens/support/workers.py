@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
 from multiravens.errors import UserError
@@ -215,7 +215,7 @@ def _serve(pipe: Connection, make: Callable[[], Callable[..., Any]]) -> None:
 
 def _sendable(error: Exception) -> Exception:
     try:
-        pickle.loads(pickle.dumps(error))
+        ForkingPickler.loads(ForkingPickler.dumps(error))  # as the pipe does
     except Exception:  # whatever a class raises that can't be taken apart and put together
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

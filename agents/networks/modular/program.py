@@ -73,7 +73,7 @@ class ProgramPart(nn.Module, ABC):
 
 
 class Program(nn.ModuleDict):
-    """What one program holds, by the names of its parts.
+    """Parameters of one program, by the names of its parts.
 
     Args:
         parts: by name, in the order in which they act.

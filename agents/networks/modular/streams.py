@@ -248,7 +248,7 @@ class ModularStreams(Streams, PerProblem):
         return reduce(torch.add, terms)
 
     def choices(self, problem: str | None = None) -> list[BlockChoice]:
-        """What programs hold for their order: one problem's, or all."""
+        """Parameters of programs' order: one problem's, or all."""
         return [program["order"] for program in self.programs_of(problem)]  # type: ignore[misc]
 
     def programs_of(self, problem: str | None) -> list[Program]:
