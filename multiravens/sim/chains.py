@@ -2,8 +2,7 @@
 
 Bullet's contact solver lets beads creep, by a centimetre in four seconds, so static friction is a rule of its own here.
 A bead that has been slow for a while is held where it is. It is let go as soon as the tip, a moving body or a bead that
-moves comes near it. What moves is simulated, and only that: beads that are
-held cost next to no time.
+moves comes near it. What moves is simulated, and only that: beads that are held cost next to no time.
 """
 
 import math

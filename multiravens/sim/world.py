@@ -295,10 +295,6 @@ class World:
         """World poses (B, 7), position [m] and quaternion xyzw, of all bodies in the order they were added."""
         return np.array([np.concatenate(self.pose(body)) for body in self.bodies]).reshape(-1, 7)
 
-    def dynamic(self) -> list[int]:
-        """Bullet identifiers of the bodies that can move."""
-        return [body.id for body in self.bodies.values() if body.kind != "static"]
-
     def speed(self) -> float:
         """The largest speed [m/s] among the bodies that can move."""
         speeds = self._anchors.speeds(self.client).values()
