@@ -6,7 +6,7 @@ moves comes near it. What moves is simulated, and only that: beads that are held
 """
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import InitVar, dataclass, field
 
 import numpy as np
@@ -61,7 +61,11 @@ class Chain:
         count = len(self.beads)
         self.held, self.pinned = np.zeros(count, bool), np.zeros(count, bool)
         self._positions = positions.copy()  # at the last look
-        self._slow = np.zeros(count, np.int64)  # ticks that each has been slow for
+        self._slow = np.zeros(count, np.int64)  # looks that each has been slow for
+        links = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+        self._close = np.minimum(links, count - links if self.closed else links) <= AROUND
+        ends = np.arange(count if self.closed else count - 1)
+        self._links = ends, (ends + 1) % count
 
     def hold(self, client: int, which: NDArray[np.bool_]) -> None:
         """Hold beads (N,) bool where they are."""
@@ -83,7 +87,7 @@ class Chain:
         if which.any():
             self.let_go(client, self._around(which))
 
-    def look(self, client: int, near: Container[int], seconds: float) -> None:
+    def look(self, client: int, near: Collection[int], seconds: float) -> None:
         """Hold the beads that have come to rest and let go those that are about to be moved.
 
         Args:
@@ -91,44 +95,54 @@ class Chain:
             near: identifiers of bodies that the tip holds, or that it or a moving body comes near.
             seconds: since the last look.
         """
-        before = self._positions.copy()
-        self._ask(client)
-        speeds = np.sqrt(np.square(self._positions - before).sum(1)) / seconds
+        free = np.nonzero(~self.held)[0]
+        speeds = np.zeros(len(self.beads))
+        speeds[free] = self._ask(client, free) / seconds
         self._slow = np.where(speeds < SLOW, self._slow + 1, 0)
         moving = speeds > FAST
-        moving |= [bead in near for bead in self.beads]
+        if near:
+            moving |= [bead in near for bead in self.beads]
         if moving.any():
-            self.let_go(client, self._around(moving) | self._beside(moving))
+            self.let_go(client, self._around(moving))
+            if self.held.any():
+                self.let_go(client, self._beside(moving))
         self.hold(client, self._slow >= PATIENCE)
         self.speed = float(speeds.max())
 
-    def _ask(self, client: int) -> None:
-        """Note where the beads are, and how long the longest link is; those that are held stay where they were."""
-        free = np.nonzero(~self.held)[0]
-        if len(free):
-            ask = pybullet.getBasePositionAndOrientation
-            self._positions[free] = [ask(self.beads[index], physicsClientId=client)[0] for index in free]
-        ends = self._positions if self.closed else self._positions[:-1]
-        links = np.roll(self._positions, -1, axis=0)[: len(ends)] - ends
-        self.stretch = math.sqrt(np.square(links).sum(1).max()) / self.rest
+    def _ask(self, client: int, free: NDArray[np.int64]) -> Array:
+        """Note where the free beads are, and how long the longest link is; returns how far each has come [m]."""
+        if not len(free):
+            return np.zeros(0)
+        ask, beads = pybullet.getBasePositionAndOrientation, self.beads
+        now = np.array([ask(beads[index], physicsClientId=client)[0] for index in free.tolist()])
+        way = _length(now - self._positions[free])
+        self._positions[free] = now
+        first, second = self._links
+        self.stretch = float(_length(self._positions[second] - self._positions[first]).max()) / self.rest
+        return way
 
     def _around(self, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(N,) the beads and those within `AROUND` links of them."""
-        count = len(self.beads)
-        at = (np.nonzero(which)[0][:, None] + np.arange(-AROUND, AROUND + 1)).ravel()
-        grown = np.zeros(count, bool)
-        grown[at % count if self.closed else at[(at >= 0) & (at < count)]] = True
-        return grown
+        return np.asarray(self._close[which].any(0))
 
     def _beside(self, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(N,) the beads that touch one of these without being linked to it."""
-        gaps = np.square(self._positions[which][:, None] - self._positions).sum(-1).min(0)
-        return np.asarray(gaps < (NEAR * self.radius) ** 2)
+        """(N,) the held beads that touch one of these without being linked to it."""
+        held = np.nonzero(self.held)[0]
+        gaps = _length(self._positions[which][:, None] - self._positions[held])
+        touching = np.zeros(len(self.beads), bool)
+        touching[held] = (gaps < NEAR * self.radius).any(0)
+        return touching
 
     @staticmethod
     def _weigh(client: int, bead: int, mass: float, state: int) -> None:
         pybullet.resetBaseVelocity(bead, [0, 0, 0], [0, 0, 0], physicsClientId=client)
         pybullet.changeDynamics(bead, -1, mass=mass, activationState=state, physicsClientId=client)
+
+
+def _length(vectors: Array) -> Array:
+    """Lengths (...) of vectors (..., 3)."""
+    x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
+    return np.asarray(np.sqrt(x * x + y * y + z * z))  # a tenth of the time of numpy's norm of few vectors
 
 
 def strand(chains: Sequence[Chain], body: int, reach: int = 3) -> set[int]:

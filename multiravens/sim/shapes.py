@@ -6,7 +6,7 @@ otherwise, so that a body at height z rests with its underside at z.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,6 +25,7 @@ SIDES = 28
 """Sides of a drawn cylinder: smooth to the eye at 3 mm a pixel, and cheap for a software renderer."""
 
 
+_KEPT = 512  # shapes whose meshes are kept: those of a problem, and boxes of many sizes
 _DULL = [0.08, 0.08, 0.08]
 _lists: dict[tuple[str, bytes], list[Any]] = {}
 
@@ -150,8 +151,7 @@ class Shape:
 
     def centre(self) -> Array:
         """Centre of mass (3,) [m] in the shape's frame, taking the pieces as disjoint and of one density."""
-        meshes = [piece.mesh() for piece in self.pieces]
-        return np.average([mesh.center_mass for mesh in meshes], axis=0, weights=[abs(mesh.volume) for mesh in meshes])
+        return _centre(self.pieces).copy()
 
     def create(self, client: int, mass: float, positions: Sequence[Array], quaternion: ArrayLike) -> list[int]:
         """Make a body at each position of its centre of mass (3,) [m]; returns Bullet's identifiers."""
@@ -202,25 +202,37 @@ class Shape:
                     physicsClientId=client,
                 )
             )
-        mesh = cast(trimesh.Trimesh, trimesh.util.concatenate([piece.mesh() for piece in self.pieces]))
-        corners = mesh.vertices - centre
-        if self.smooth:
-            vertices, faces, normals = corners, mesh.faces.ravel(), mesh.vertex_normals
-        else:
-            # Corners are not shared between faces, so that every face has its own normal and looks flat.
-            vertices = corners[mesh.faces].reshape(-1, 3)
-            faces, normals = np.arange(len(vertices)), np.repeat(mesh.face_normals, 3, axis=0)
+        vertices, faces, normals = _drawn(self.pieces, self.smooth)
         return int(
             pybullet.createVisualShape(
                 pybullet.GEOM_MESH,
-                vertices=_list(vertices),
-                indices=_list(faces),
-                normals=_list(normals),
+                vertices=vertices,
+                indices=faces,
+                normals=normals,
                 rgbaColor=[*self.color, 1.0],
                 specularColor=_DULL,
                 physicsClientId=client,
             )
         )
+
+
+@lru_cache(_KEPT)
+def _centre(pieces: tuple[Solid, ...]) -> Array:
+    """Centre of mass (3,) [m] of disjoint pieces of one density."""
+    meshes = [piece.mesh() for piece in pieces]
+    return np.average([mesh.center_mass for mesh in meshes], axis=0, weights=[abs(mesh.volume) for mesh in meshes])
+
+
+@lru_cache(_KEPT)
+def _drawn(pieces: tuple[Solid, ...], smooth: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """Vertices about the pieces' centre of mass [m], corners of the triangles, and normals, as Bullet draws them."""
+    mesh = cast(trimesh.Trimesh, trimesh.util.concatenate([piece.mesh() for piece in pieces]))
+    corners = mesh.vertices - _centre(pieces)
+    if smooth:
+        return _list(corners), _list(mesh.faces.ravel()), _list(mesh.vertex_normals)
+    # Corners are not shared between faces, so that every face has its own normal and looks flat.
+    vertices = corners[mesh.faces].reshape(-1, 3)
+    return _list(vertices), _list(np.arange(len(vertices))), _list(np.repeat(mesh.face_normals, 3, axis=0))
 
 
 def slab(size: ArrayLike, color: RGB, solid: bool = True) -> Shape:
