@@ -177,7 +177,10 @@ class Shape:
     def _collision(self, client: int, centre: Array) -> int:
         pieces = [piece.collision(centre) for piece in self.pieces]
         if len(pieces) == 1:
-            return int(pybullet.createCollisionShape(**pieces[0], physicsClientId=client))
+            piece = pieces[0]
+            if np.abs(piece.get("collisionFramePosition", 0.0)).max() < 1e-9 and not any(piece.get("collisionFrameOrientation", (0.0,))[:3]):
+                piece = {k: v for k, v in piece.items() if not k.startswith("collisionFrame")}
+            return int(pybullet.createCollisionShape(**piece, physicsClientId=client))
         plural = {
             "shapeTypes": [piece["shapeType"] for piece in pieces],
             "radii": [piece.get("radius", 0.01) for piece in pieces],

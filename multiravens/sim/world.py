@@ -24,7 +24,9 @@ GRAVITY = -9.8
 _NEAR = 0.01
 """Beads closer than this [m] to what moves are free: in two ticks a body comes 8 mm nearer at 1 m/s."""
 IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
-MATERIAL = {"lateralFriction": 0.6, "spinningFriction": 0.002, "rollingFriction": 0.0005, "restitution": 0.0}
+MATERIAL = {"lateralFriction": 0.6, "restitution": 0.0}
+ROLLING = {"spinningFriction": 0.004, "rollingFriction": 0.001}
+"""Friction against turning, of rigid bodies alone: one of two that touch is enough, and beads do not turn."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ class World:
         pybullet.changeDynamics(
             body.id,
             -1,
-            **{**MATERIAL, **dynamics},
+            **{**MATERIAL, **(ROLLING if body.kind == "rigid" else {}), **dynamics},
             physicsClientId=self.client,
         )
         self.bodies[body.id] = body
