@@ -177,10 +177,7 @@ class Shape:
     def _collision(self, client: int, centre: Array) -> int:
         pieces = [piece.collision(centre) for piece in self.pieces]
         if len(pieces) == 1:
-            piece = pieces[0]
-            if np.abs(piece.get("collisionFramePosition", 0.0)).max() < 1e-9 and not any(piece.get("collisionFrameOrientation", (0.0,))[:3]):
-                piece = {k: v for k, v in piece.items() if not k.startswith("collisionFrame")}
-            return int(pybullet.createCollisionShape(**piece, physicsClientId=client))
+            return int(pybullet.createCollisionShape(**_plain(pieces[0]), physicsClientId=client))
         plural = {
             "shapeTypes": [piece["shapeType"] for piece in pieces],
             "radii": [piece.get("radius", 0.01) for piece in pieces],
@@ -217,6 +214,15 @@ class Shape:
                 physicsClientId=client,
             )
         )
+
+
+def _plain(piece: dict[str, Any]) -> dict[str, Any]:
+    """A piece without its frame where that says nothing: Bullet makes a compound of what has one, which is slower."""
+    if np.any(np.abs(piece.get("collisionFramePosition", 0.0)) > 1e-9) or any(
+        piece.get("collisionFrameOrientation", "")[:3]
+    ):
+        return piece
+    return {name: value for name, value in piece.items() if not name.startswith("collisionFrame")}
 
 
 @lru_cache(_KEPT)
