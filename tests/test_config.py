@@ -331,3 +331,21 @@ def test_valid_names_are_listed_nearest_first(name: str, valid: list[str]) -> No
     assert sorted(nearest(name, valid)) == sorted(valid)
     assert all(nearest(known, valid)[0].lower() == known.lower() for known in valid)
     assert repr(name) in str(unknown("name", name, valid))
+
+
+def test_an_edited_file_is_composed_anew(tmp_path: Path) -> None:
+    (tmp_path / "camera").mkdir()
+    file = tmp_path / "camera" / "mine.yaml"
+    for noise in (0.25, 0.125):
+        file.write_text(f"defaults: [realsense, _self_]\ndepth_noise: {noise}\n")
+        for _ in range(2):
+            config = compose("environment", ["camera=mine"], tmp_path)
+            assert config.camera.depth_noise == noise
+            config.camera.depth_noise = 0.5  # the caller's own
+
+
+def test_a_value_is_merged_or_added_as_hydra_does() -> None:
+    config = compose("environment", ["problem=placing", "problem.modules.placing={parts: 3}"])
+    assert config.problem.modules.placing.parts == 3 and len(config.problem.modules.placing) > 1
+    with pytest.raises(UserError, match="there is a camera.color_noise already"):
+        compose("environment", ["camera=realsense", "+camera.color_noise=1"])

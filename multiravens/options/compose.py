@@ -6,24 +6,19 @@ type their default has, and constructors' parameters checked before anything is 
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
-from hydra import initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
-from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from multiravens.errors import UserError, quote, unknown
+from multiravens.options.loading import first_sentence, load, with_values
 from multiravens.options.problems import composition
 from multiravens.options.search import groups, options, search_path
 from multiravens.options.types import UNSET, check_types, option_names, plain_value
@@ -87,7 +82,7 @@ def _composed(
             **chosen,
         }
     selections = [text for texts in chosen.values() for text in texts]
-    default = _load(config_name, selections, roots)
+    default = load(config_name, selections, roots)
     names = {each.key_or_group: _as_its_default(each, default) for each in plainly}
     check_types(OmegaConf.to_container(default), names, "")
     default.merge_with(names)
@@ -95,9 +90,7 @@ def _composed(
         return _resolved(default)
     known = OmegaConf.to_container(default)
     texts = [_fitted(override, known) for override in values]
-    merged = OmegaConf.merge(_load(config_name, [*selections, *texts], roots), names)
-    assert isinstance(merged, DictConfig)
-    config = _resolved(merged)
+    config = _resolved(with_values(default, [_parsed(text) for text in texts]))
     check_types(known, OmegaConf.to_container(config), "")
     return config
 
@@ -261,42 +254,13 @@ def _selected(override: Override, roots: Sequence[Path], optional: bool) -> list
     return [text]
 
 
-def _load(config_name: str, overrides: Sequence[str], roots: Sequence[Path]) -> DictConfig:
-    """Lets hydra compose, and turns what it raises into one line."""
-    folders = (str(root).replace("\\", "\\\\").replace("'", "\\'") for root in roots[1:])
-    search = "hydra.searchpath=[" + ",".join(f"'file://{folder}'" for folder in folders) + "]"
-    try:
-        with _own_hydra():
-            return hydra_compose(config_name, overrides=[*overrides, search])
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"{mark.name}:{mark.line + 1}" if mark else "a YAML file"
-        raise UserError(f"{place} is not valid YAML: {error.problem}") from error
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"cannot compose the configuration: {_first_sentence(error)}") from error
-
-
-@contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Gives hydra a fresh global state and restores the caller's, who may be inside a hydra application."""
-    saved = {kind: Singleton._instances.pop(kind, None) for kind in (GlobalHydra, VersionBase)}
-    try:
-        with initialize_config_module("multiravens.configs", job_name="multiravens", version_base="1.3"):
-            yield
-    finally:
-        for kind, instance in saved.items():
-            Singleton._instances.pop(kind, None)
-            if instance is not None:
-                Singleton._instances[kind] = instance
-
-
 def _resolved(config: DictConfig) -> DictConfig:
     """Resolves interpolations and insists that nothing is missing."""
     try:
         OmegaConf.resolve(config)
         missing = sorted(OmegaConf.missing_keys(config))
     except (OmegaConfBaseException, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"cannot resolve the configuration: {_first_sentence(error)}") from error
+        raise UserError(f"cannot resolve the configuration: {first_sentence(error)}") from error
     if missing:
         raise UserError(f"{missing[0]} has no value: give it as {missing[0]}=VALUE")
     return config
@@ -327,8 +291,3 @@ def _is_name(value: object, key: str, default: object) -> bool:
     examples = UNSET.get(key, ()) if default is None else (default,)
     number = isinstance(value, int | float) and not (default is None and isinstance(value, bool))
     return number and bool(examples) and all(isinstance(example, str) for example in examples)
-
-
-def _first_sentence(error: BaseException) -> str:
-    """Takes the first paragraph of a library's message, on one line."""
-    return " ".join((str(error).strip() or type(error).__name__).split("\n\n")[0].split())[:300]
