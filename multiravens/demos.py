@@ -15,8 +15,7 @@ from multiravens.errors import UserError, unknown
 from multiravens.options.compose import compose
 from multiravens.options.problems import parse_problems
 from multiravens.support.progress import show_progress
-
-_ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
+from multiravens.support.run_environment import parts_of
 
 
 def write_demonstrations(config: DictConfig) -> None:
@@ -73,7 +72,7 @@ def environment_config(config: DictConfig) -> dict[str, Any]:
     assert isinstance(container, dict)
     disturbance = Disturbance.of(container["disturb"])
     disturbed = {"disturb": disturbance.options()} if disturbance else {}
-    return {name: container[name] for name in _ENVIRONMENT} | disturbed
+    return parts_of({str(name): value for name, value in container.items()}) | disturbed
 
 
 def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
@@ -94,9 +93,8 @@ def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
     from multiravens.envs.oracle import demonstrate
 
     env = from_config(OmegaConf.create(environment | {"resolution": "full", "gui": gui}))
-    return partial(
-        demonstrate, env, disturb=Disturbance.of(environment["disturb"]) if "disturb" in environment else None
-    )
+    disturb = Disturbance.of(environment["disturb"], env.primitive.spec) if "disturb" in environment else None
+    return partial(demonstrate, env, disturb=disturb)
 
 
 def _summary(store: Store, collected: Collected, asked: int) -> str:

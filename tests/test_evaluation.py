@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View, to_action
+from multiravens.actions import pick_place_fields
+from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View
 from multiravens.data.storage.store import Store
 from multiravens.demos import main as demos
 from multiravens.errors import UserError
@@ -53,7 +54,7 @@ class Replaying(Agent):
             rows, columns = np.nonzero(spots)
             row, column = (rows.mean(), columns.mean()) if len(rows) else (0, 0)
             points.append(np.array([0.25 + 0.00625 * (column + 0.25), -0.5 + 0.00625 * (row + 0.25), 0.0]))
-        return to_action(points[0], points[1], 0.0)
+        return pick_place_fields(points[0], points[1], 0.0)
 
 
 def alone(actor: Any, *rest: Any) -> Measured:

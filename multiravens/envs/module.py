@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.actions import PICK_PLACE
 from multiravens.envs.action import Action
 from multiravens.envs.region import Region
 from multiravens.sim.world import World
@@ -34,7 +35,12 @@ class TaskModule(ABC):
 
     Parameters are those of `__init__`, checked there with a ValueError that states the value and the limit. One object
     serves many episodes: `build` forgets the last one.
+
+    Attributes:
+        primitive: name of the primitive by which it is solved.
     """
+
+    primitive: str = PICK_PLACE.name
 
     @property
     @abstractmethod
@@ -73,4 +79,7 @@ class TaskModule(ABC):
 
     @abstractmethod
     def expert(self, world: World, index: int) -> Action | None:
-        """An action towards sub-goal `index`, from whatever state the world is in; None where there is none."""
+        """An action towards sub-goal `index`, from whatever state the world is in; None where there is none.
+
+        That of another primitive than picking and placing is a mapping of its fields, or what makes one by `to_dict`.
+        """

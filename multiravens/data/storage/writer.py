@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from multiravens.actions import pick_place_fields
 from multiravens.data.storage.episode import MAX_STEPS, Episode, write_episode
 from multiravens.data.storage.manifest import update_manifest
 from multiravens.data.storage.splits import known_splits, parse_splits
 from multiravens.data.storage.store import DATASET, Store
 from multiravens.errors import UserError, unknown
-from multiravens.geometry import BOUNDS, SHAPE, xy_to_pixel, yaw_quaternion
+from multiravens.geometry import BOUNDS, SHAPE, xy_to_pixel
 from multiravens.picture_checks import as_array, check_color, check_height, check_range, check_shape
 
 
@@ -94,12 +95,7 @@ class EpisodeWriter:
             color=color,
             height=height,
             pointer=holds.sum(axis=1),
-            actions={
-                "pick_position": _positions("pick", pick, height),
-                "pick_quaternion": np.tile(yaw_quaternion(0.0).astype(np.float32), (steps, 1)),
-                "place_position": _positions("place", place, height),
-                "place_quaternion": np.stack([yaw_quaternion(angle) for angle in turns]).astype(np.float32),
-            },
+            actions=pick_place_fields(_positions("pick", pick, height), _positions("place", place, height), turns),
             periods=_angles("period", period, steps, 0.0, 2 * math.pi).astype(np.float32),
             rewards=np.diff(holds.sum(axis=1) / len(names)),
             poses=np.zeros((steps + 1, 0, 7), np.float32),
