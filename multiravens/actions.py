@@ -1,13 +1,14 @@
 """The fields of an action: from this one list spaces, files, drawings, disturbances and agents' outputs are made."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from multiravens.errors import UserError
 from multiravens.geometry import BOUNDS, Array, quaternion_yaw, yaw_quaternion
 
 Fields = Mapping[str, NDArray[np.float32]]
@@ -122,10 +123,18 @@ class ActionSpec:
         if len(self.widths) < len(self.fields):
             raise ValueError(f"the action of {self.name} has two fields of one name: {', '.join(self.widths)}")
 
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(self.widths)})"
+
     @property
     def widths(self) -> dict[str, int]:
         """Numbers in each field, by its name."""
         return {field.name: field.width for field in self.fields}
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Kind of each field, by its name."""
+        return {field.name: field.kind for field in self.fields}
 
     def names(self, kind: str) -> list[str]:
         """Names of the fields of a kind that may be drawn and disturbed."""
@@ -160,14 +169,13 @@ class ActionSpec:
 
     def marks(self, action: Mapping[str, ArrayLike]) -> list[Mark]:
         """The places of an action (one value (W,) a field) in the order in which it comes there."""
-        return list(self._marks(action))
-
-    def _marks(self, action: Mapping[str, ArrayLike]) -> Iterator[Mark]:
-        for field, after in zip(self.fields, (*self.fields[1:], None), strict=True):
+        marks: list[Mark] = []
+        for field in self.fields:
             if field.kind == "position":
-                turned = after is not None and after.kind == "quaternion"
-                yaw = quaternion_yaw(action[after.name]) if after and turned else None
-                yield Mark(np.asarray(action[field.name], float), yaw)
+                marks.append(Mark(np.asarray(action[field.name], float), None))
+            elif field.kind == "quaternion" and marks:
+                marks[-1] = marks[-1]._replace(yaw=quaternion_yaw(action[field.name]))
+        return marks
 
     def plain(self) -> dict[str, object]:
         """As text and numbers, for files; `parse` reads it."""
@@ -190,6 +198,18 @@ class ActionSpec:
         if spec.name == PICK_PLACE.name and spec != PICK_PLACE:
             raise ValueError(f"{spec.name} has other fields: {', '.join(PICK_PLACE.widths)}")
         return spec
+
+
+def spec_of_primitive(primitive: object) -> ActionSpec:
+    """The fields that a primitive declares.
+
+    Raises:
+        UserError: it is none.
+    """
+    spec = getattr(primitive, "spec", None)
+    if not isinstance(spec, ActionSpec):
+        raise UserError(f"{type(primitive).__name__} is no primitive: its `spec` must be an ActionSpec")
+    return spec
 
 
 def _check_name(what: str, name: object) -> None:

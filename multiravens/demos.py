@@ -7,12 +7,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
+from multiravens.actions import PICK_PLACE, spec_of_primitive
 from multiravens.data.collecting.collection import Collected, Run, collect
 from multiravens.data.collecting.disturbance import Disturbance
 from multiravens.data.storage.splits import parse_splits
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, unknown
 from multiravens.options.compose import compose
+from multiravens.options.instantiate import instantiate
 from multiravens.options.problems import parse_problems
 from multiravens.support.progress import show_progress
 from multiravens.support.run_environment import parts_of
@@ -43,7 +45,9 @@ def _write(config: DictConfig) -> None:
     if config.split not in ranges:
         raise unknown("split", str(config.split), ranges)
     environment = environment_config(config)
-    store = Store.create(config.data, config.problem.name, config.split, ranges[config.split], environment)
+    # The primitive brings the simulator: where it is our own, its fields are known without.
+    spec = spec_of_primitive(instantiate(environment["primitive"])) if "primitive" in environment else PICK_PLACE
+    store = Store.create(config.data, config.problem.name, config.split, ranges[config.split], environment, spec)
     make_run = partial(make_oracle, environment, gui=bool(config.gui))
     if config.gui and config.workers != 1:
         raise UserError(f"gui=true shows one environment: use workers=1, not {config.workers}")

@@ -15,11 +15,16 @@ from gymnasium.utils.env_checker import check_env
 
 import multiravens
 from multiravens import demos, train
-from multiravens.actions import PICK_PLACE, ActionField, ActionSpec
+from multiravens.actions import PICK_PLACE, ActionField, ActionSpec, pick_place_fields
+from multiravens.agents.acting.agent import View
+from multiravens.agents.acting.load import load_agent
+from multiravens.data import EpisodeWriter
 from multiravens.data.__main__ import main as data_main
 from multiravens.data.collecting.disturbance import Disturbance
 from multiravens.data.storage.episode import encode_episode, read_episode, read_header, write_episode
+from multiravens.data.storage.manifest import verify
 from multiravens.data.storage.pack import Pack
+from multiravens.data.storage.store import Store
 from multiravens.data.training.demonstrations import Demonstrations
 from multiravens.drawing import render
 from multiravens.drawing.video import frame_size
@@ -176,10 +181,12 @@ def test_primitives_that_do_not_fit_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_primitive_is_one_line(outside: Path) -> None:
+def test_what_is_no_primitive_is_one_line(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (outside / "my_configs" / "primitive" / "wrong.yaml").write_text("_target_: pushing.Shoving\n")
     with pytest.raises(UserError, match="Shoving is no primitive: "):
         make("shoving", config_dirs="my_configs", primitive="wrong")
+    line = refused(lambda: demos.main([*MINE, "problem=shoving", "primitive=wrong", "data=wrong"]), capsys)
+    assert "Shoving is no primitive: its `spec` must be an ActionSpec" in line and not Path("wrong").exists()
 
 
 def test_demonstrations_of_it_are_written_verified_packed_and_read(
@@ -201,6 +208,15 @@ def test_demonstrations_of_it_are_written_verified_packed_and_read(
     capsys.readouterr()
     other = [*MINE, *PUSH, SEEDS, "split=test", "episodes=3", "data=data", "primitive.low=0.02"]
     assert "was made with primitive.low=0.012 instead of 0.02" in refused(lambda: demos.main(other), capsys)
+    edited = Path("pushing.py").read_text().replace('"end_position"', '"stop_position"')
+    Path("pushing.py").write_text(edited)
+    del sys.modules["pushing"]
+    line = refused(lambda: demos.main([*other[:-1], "episodes=4"]), capsys)
+    assert "action.end_position='position' instead of None" in line
+    Path("pushing.py").write_text(edited.replace("stop_position", "end_position"))
+    store = Store.open(data)
+    assert store.spec == episode.spec
+    assert "holds actions of push (start_position, end_position), and" in verify(replace(store, spec=PICK_PLACE))[0]
 
 
 def test_an_agent_of_ones_own_learns_pushes_and_is_measured(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +235,9 @@ def test_an_agent_of_ones_own_learns_pushes_and_is_measured(data: Path, capsys: 
     goals = list(zip(episode.color[1:], episode.height[1:], strict=True))
     action = multiravens.load("run").act(episode.color[0], episode.height[0], goals)
     assert all(np.array_equal(action[name], value[0]) for name, value in episode.actions.items())
+    with pytest.raises(UserError, match="nearest chooses actions of push .*, not of pick_place"):
+        now = episode.color[0], episode.height[0]
+        load_agent("run").act([View(*now, *now, episode.color[1:], episode.height[1:], 0, 0, 0)])
     film = [*MINE, *PUSH, "run=run", "seed=300000", "size=[160,240]", "speed=8", "fps=20", "out=push.mp4"]
     assert render.main(film) == 0
     frame = iio.imread("push.mp4", index=0)
@@ -241,7 +260,8 @@ def test_a_transporter_says_that_it_picks_and_places(data: Path, capsys: pytest.
     both = ["agent=nearest_push", "augmentation=none", "problems=[shoving,placing]", "demos=1", "split=test"]
     capsys.readouterr()
     line = refused(lambda: train.main([*MINE, *both, "run=both"]), capsys)
-    assert "not all of one primitive (shoving by push (start_position, end_position), placing by pick_place (" in line
+    assert "not all of one primitive (placing by pick_place (pick_position, pick_quaternion, place_position" in line
+    assert "shoving by push (start_position, end_position))" in line
     swapped = [*MINE, *both[:2], "problems=[placing]", "demos=1", "split=test", "run=both"]
     line = refused(lambda: train.main(swapped), capsys)
     assert "Nearest learns actions of push, and these are of pick_place" in line
@@ -282,6 +302,31 @@ def test_every_kind_of_field_is_drawn_checked_disturbed_and_stored(tmp_path: Pat
     assert np.allclose(batch.action["force"], episode.actions["force"][1:]) and batch.pick.isnan().all()
 
 
+def test_ones_own_data_holds_fields_of_ones_own(tmp_path: Path) -> None:
+    episode = fake_episodes.make_episode(1, steps=2)
+    pictures, drawn = (episode.color, episode.height), TURNED.columns([TURNED.draw(np.random.default_rng(3))] * 2)
+    writer = EpisodeWriter(tmp_path, "mine", spec=TURNED)
+    path = writer.write_actions(*pictures, drawn | {"at": drawn["at"][:, :2]})
+    read = read_episode(path)
+    assert read.spec == TURNED and verify(writer.store) == []
+    assert np.array_equal(read.actions["force"], drawn["force"]) and read.actions["at"].shape == (2, 3)
+    assert np.allclose(read.actions["turned"], drawn["turned"]) and np.array_equal(read.color, episode.color)
+    for wrong, message in (
+        ({"at": drawn["at"] + 1}, "at x"),
+        ({"force": drawn["force"][:1]}, r"force has shape \(1, 1\)"),
+        ({"turned": 0 * drawn["turned"]}, "turned is zero"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            writer.write_actions(*pictures, drawn | wrong)
+    with pytest.raises(ValueError, match="actions lacks 'at'"):
+        writer.write_actions(*pictures, {})
+    with pytest.raises(ValueError, match=r"those of screw \(at, turned, force\): give write_actions them"):
+        writer.write(*pictures, drawn["at"], drawn["at"])
+    with pytest.raises(UserError, match="was made with action.at='position' instead of None"):
+        EpisodeWriter(tmp_path, "mine").write(*pictures, drawn["at"], drawn["at"])
+    assert len(writer.store.kept()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -316,6 +361,19 @@ def test_an_action_from_elsewhere_that_is_none_is_one_line(change: Any, message:
     (tmp_path / "one").write_bytes(content.replace(old, b'\\"scr w\\"'))
     with pytest.raises(UserError, match="its header has no valid action: a primitive is called 'scr w'"):
         read_episode(tmp_path / "one")
+
+
+def test_picking_and_placing_is_drawn_and_written_as_it_ever_was() -> None:
+    rng, again = np.random.default_rng([7, 0, 2]), np.random.default_rng([7, 0, 2])
+    pick, place = again.uniform(BOUNDS[:, 0], BOUNDS[:, 1], (2, 3))
+    wanted = pick_place_fields(pick, place, again.uniform(-np.pi, np.pi))
+    drawn = PICK_PLACE.draw(rng)
+    assert list(drawn) == ["pick_position", "pick_quaternion", "place_position", "place_quaternion"]
+    assert all(np.array_equal(drawn[name], wanted[name]) for name in wanted)
+    assert drawn["pick_quaternion"].tolist() == [0, 0, 0, 1]
+    content = encode_episode(fake_episodes.make_episode(1))
+    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
+    assert b'action\\"' not in header and b'"actions.pick_quaternion"' in header
 
 
 def _field(plain: dict[str, Any], **changed: Any) -> dict[str, Any]:

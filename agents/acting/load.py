@@ -79,8 +79,8 @@ def refuse_other_primitive(network: Network, action: ActionSpec) -> None:
     """
     if network.primitive not in (None, action.name):
         raise UserError(
-            f"{type(network).__name__} learns actions of {network.primitive}, and these are of {action.name} "
-            f"({', '.join(action.widths)}): give an agent whose network is a Learner with primitive = {action.name!r}"
+            f"{type(network).__name__} learns actions of {network.primitive}, and these are of {action}: "
+            f"give an agent whose network is a Learner with primitive = {action.name!r}"
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from multiravens.actions import pick_place_fields
+from multiravens.actions import PICK_PLACE, pick_place_fields
 from multiravens.agents.acting.agent import Action, Agent, View
 from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.options import PLAIN, Acting
@@ -131,9 +131,8 @@ class NetworkAgent(Agent):
             UserError: a view asks for actions of another primitive.
         """
         for view in views:
-            if view.spec != (own := self.network.action):
-                asked = f"{view.spec.name} ({', '.join(view.spec.widths)})"
-                raise UserError(f"{self.name} learned actions of {own.name}, and actions of {asked} are asked for")
+            if view.spec != self.network.action:
+                raise UserError(f"{self.name} chooses actions of {self.network.action}, not of {view.spec}")
         starts = range(0, len(views), batch)
         with _one_thread():
             return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
@@ -145,6 +144,8 @@ class NetworkAgent(Agent):
         goals, images, tasks = self._shown(views, aims, batch)
         answer = self.network.act(images, tasks)
         named = isinstance(answer, Mapping)
+        if not named and self.network.action != PICK_PLACE:
+            raise UserError(f"{self.name} chooses by no names of fields, as {self.network.action} needs")
         chosen = (each.double().cpu().numpy() for each in (answer.values() if named else answer))
         for index, values in enumerate(zip(*chosen, strict=True)):
             if index == len(views):

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.actions import ActionSpec, Fields
+from multiravens.actions import Fields, spec_of_primitive
 from multiravens.envs.action import action_space, fields_of
 from multiravens.envs.primitive import OK, PickPlace, Primitive
 from multiravens.envs.problem import Problem, pointer
@@ -74,11 +74,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         primitive: Primitive | None = None,
     ) -> None:
         self.primitive = primitive or PickPlace()
-        if not isinstance(getattr(self.primitive, "spec", None), ActionSpec):
-            raise UserError(
-                f"{type(self.primitive).__name__} is no primitive: give one with an ActionSpec as its `spec`"
-            )
-        if (asked := problem.primitive) != (given := self.primitive.spec.name):
+        if (asked := problem.primitive) != (given := spec_of_primitive(self.primitive).name):
             raise UserError(f"{problem.name} is solved by the primitive {asked}, not {given}: give primitive={asked}")
         if resolution not in RESOLUTIONS:
             raise unknown("resolution", str(resolution), RESOLUTIONS)

@@ -7,12 +7,12 @@ these.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from multiravens.actions import PICK_PLACE
-from multiravens.envs.action import Action
 from multiravens.envs.region import Region
 from multiravens.sim.world import World
 
@@ -78,8 +78,9 @@ class TaskModule(ABC):
         """(G,) which sub-goals hold in the world as it stands now."""
 
     @abstractmethod
-    def expert(self, world: World, index: int) -> Action | None:
+    def expert(self, world: World, index: int) -> Any:
         """An action towards sub-goal `index`, from whatever state the world is in; None where there is none.
 
-        That of another primitive than picking and placing is a mapping of its fields, or what makes one by `to_dict`.
+        It is an `Action` where the primitive picks and places; of another one a mapping of its fields, or what makes
+        one by `to_dict`.
         """

@@ -254,12 +254,11 @@ def spec_of(episodes: Mapping[str, Sequence[Episode]]) -> ActionSpec:
     Raises:
         UserError: they are not all of one primitive.
     """
-    found = {problem: episode.spec for problem, each in episodes.items() for episode in each}
-    specs = {episode.spec for each in episodes.values() for episode in each}
-    if len(specs) > 1:
-        listed = ", ".join(f"{problem} by {spec.name} ({', '.join(spec.widths)})" for problem, spec in found.items())
+    found = {(problem, episode.spec) for problem, each in episodes.items() for episode in each}
+    if len({spec for _, spec in found}) > 1:
+        listed = ", ".join(sorted(f"{problem} by {spec}" for problem, spec in found))
         raise UserError(f"the demonstrations are not all of one primitive ({listed}): train on those of one")
-    return specs.pop()
+    return next(iter(found))[1]
 
 
 def read_spec(data: str | Path, problem: str, split: str) -> ActionSpec:
