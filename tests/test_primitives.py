@@ -12,6 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from omegaconf import OmegaConf
 
 import multiravens
 from multiravens import demos, train
@@ -33,6 +34,8 @@ from multiravens.errors import UserError
 from multiravens.evaluation import evaluate
 from multiravens.geometry import BOUNDS
 from multiravens.options import trust
+from multiravens.options.compose import compose
+from multiravens.support.run_environment import environment_of
 from multiravens.support.runs import CONFIG, read_config
 from tests import fake_episodes
 from tests.test_outsider import block
@@ -181,6 +184,21 @@ def test_primitives_that_do_not_fit_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_builds_no_primitive_that_its_user_has_not_named(folder: Path) -> None:
+    made = OmegaConf.to_container(compose("environment", ["problem=placing"]), resolve=True)
+    assert isinstance(made, dict)
+    assert sorted(environment_of("kit", [], {"environment": {"kit": made}})) == ["camera", "motion", "problem"]
+    for node, message in (
+        ({"_target_": "os.system"}, "names 'os.system' for primitive, which is not a class of multiravens"),
+        ({"_target_": "multiravens.sim.motion.GripperMotion"}, "Choose from multiravens.envs.primitive.PickPlace"),
+        ({"low": 1}, "its primitive is {'low': 1}, which builds nothing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            environment_of("kit", [], {"environment": {"kit": made | {"primitive": node}}})
+    with pytest.raises(UserError, match="choose camera, motion, primitive, domain, or set values"):
+        environment_of("kit", ["problem=stacking"], {"environment": {"kit": made}})
+
+
 def test_what_is_no_primitive_is_one_line(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (outside / "my_configs" / "primitive" / "wrong.yaml").write_text("_target_: pushing.Shoving\n")
     with pytest.raises(UserError, match="Shoving is no primitive: "):
@@ -320,7 +338,7 @@ def test_ones_own_data_holds_fields_of_ones_own(tmp_path: Path) -> None:
             writer.write_actions(*pictures, drawn | wrong)
     with pytest.raises(ValueError, match="actions lacks 'at'"):
         writer.write_actions(*pictures, {})
-    with pytest.raises(ValueError, match=r"those of screw \(at, turned, force\): give write_actions them"):
+    with pytest.raises(ValueError, match=r"holds actions of screw \(at, turned, force\): write"):
         writer.write(*pictures, drawn["at"], drawn["at"])
     with pytest.raises(UserError, match="was made with action.at='position' instead of None"):
         EpisodeWriter(tmp_path, "mine").write(*pictures, drawn["at"], drawn["at"])

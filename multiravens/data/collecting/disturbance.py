@@ -48,10 +48,9 @@ class Disturbance:
             raise UserError(f"disturb.share={self.share} with an offset and a turn of 0: give one of them, or share 0")
         moved = self.spec.names("position") if self.offset else []
         if self.share and not moved and not (self.turn and self.spec.names("quaternion")):
-            listed = ", ".join(self.spec.widths)
             raise UserError(
                 f"disturb.share={self.share}: offset={self.offset} and turn={self.turn} move none of the fields of "
-                f"{self.spec.name} ({listed}): give disturb.share=0"
+                f"{self.spec}: give disturb.share=0"
             )
 
     @classmethod

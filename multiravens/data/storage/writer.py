@@ -89,9 +89,7 @@ class EpisodeWriter:
                 seeds are used up, or the disk refuses.
         """
         if self.store.spec != PICK_PLACE:
-            raise ValueError(
-                f"the actions of {self.store.name} are those of {self.store.spec}: give write_actions them"
-            )
+            raise ValueError(f"{self.store.name} holds actions of {self.store.spec}: write them by write_actions")
         color, height = _pictures(color, height)
         turns = _angles("turn", turn, len(color) - 1, -math.inf, math.inf)
         actions = pick_place_fields(_positions("pick", pick, height), _positions("place", place, height), turns)
