@@ -115,7 +115,7 @@ def outside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def data(outside: Path) -> Path:
     """Demonstrations of pushing, made once."""
     if not (outside / "data").exists():
-        words = [*MINE, *PUSH, SEEDS, "split=test", "episodes=3", "data=data"]
+        words = [*MINE, *PUSH, SEEDS, "split=test", "episodes=2", "data=data"]
         assert demos.main(words) == 0
     return outside / "data" / "shoving" / "test"
 
@@ -212,7 +212,7 @@ def test_demonstrations_of_it_are_written_verified_packed_and_read(
 ) -> None:
     paths = sorted(data.glob("episode_*"))
     episode = read_episode(paths[0])
-    assert len(paths) == 3 and episode.spec.name == "push" and episode.success
+    assert len(paths) == 2 and episode.spec.name == "push" and episode.success
     assert episode.actions["start_position"].shape == (len(episode.rewards), 3)
     assert json.loads((data / "dataset.json").read_text())["environment"]["primitive"]["_target_"] == "pushing.Push"
     assert encode_episode(episode, read_header(paths[0]).fingerprint) == paths[0].read_bytes()
@@ -229,7 +229,7 @@ def test_demonstrations_of_it_are_written_verified_packed_and_read(
     edited = Path("pushing.py").read_text().replace('"end_position"', '"stop_position"')
     Path("pushing.py").write_text(edited)
     del sys.modules["pushing"]
-    line = refused(lambda: demos.main([*other[:-1], "episodes=4"]), capsys)
+    line = refused(lambda: demos.main([*other[:-1], "episodes=3"]), capsys)
     assert "action.end_position='position' instead of None" in line
     Path("pushing.py").write_text(edited.replace("stop_position", "end_position"))
     store = Store.open(data)
@@ -238,16 +238,16 @@ def test_demonstrations_of_it_are_written_verified_packed_and_read(
 
 
 def test_an_agent_of_ones_own_learns_pushes_and_is_measured(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["demos=3", "split=test", "steps=12", "batch=2", "log_every=4", "checkpoint_every=12", "threads=1"]
+    few = ["demos=2", "split=test", "steps=8", "batch=2", "log_every=4", "checkpoint_every=8", "threads=1"]
     words = [*MINE, "agent=nearest_push", "augmentation=none", "problems=[shoving]", *few]
     assert train.main([*words, "run=run"]) == 0
     assert read_config(Path("run"))["action"]["name"] == "push"
-    assert evaluate.main([*MINE, "run=run", "episodes=3", "first_seed=300000", "data=data"]) == 0
+    assert evaluate.main([*MINE, "run=run", "episodes=2", "first_seed=300000", "data=data"]) == 0
     found = json.loads(Path("run/evaluation/shoving.json").read_text())
     # In the episodes of its demonstrations it does what was done there; random pushes do not.
     assert found["summary"]["full_success"] == 1
     random = found["beside"]["random"]["summary"]
-    assert random["full_success"] < 1 and random["episodes"] == 3
+    assert random["full_success"] < 1 and random["episodes"] == 2
     multiravens.allow("nearest_push.Nearest")
     episode = read_episode(sorted(data.glob("episode_*"))[0])
     goals = list(zip(episode.color[1:], episode.height[1:], strict=True))
@@ -270,7 +270,7 @@ def test_an_agent_of_ones_own_learns_pushes_and_is_measured(data: Path, capsys: 
 
 
 def test_a_transporter_says_that_it_picks_and_places(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*TINY, *MINE, "problems=[shoving]", "demos=3", "split=test", "data=data", "run=transporter"]
+    words = [*TINY, *MINE, "problems=[shoving]", "demos=2", "split=test", "data=data", "run=transporter"]
     line = refused(lambda: train.main(words), capsys)
     assert re.search(r"Transporter learns actions of pick_place, and these are of push \(start_position, end", line)
     assert "a Learner with primitive = 'push'" in line
