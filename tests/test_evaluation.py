@@ -143,7 +143,7 @@ def test_an_override_that_equals_the_default_counts_too() -> None:
     placing = found["problem"]["modules"]["placing"]
     assert placing["same_color"] is False and placing["parts"] == 4 and found["camera"]["depth_noise"] == 0.01
     for word, message in (
-        ("problem=stacking", "choose camera, motion or domain"),
+        ("problem=stacking", "choose camera, motion, primitive or domain"),
         ("camera.dpeth_noise=0.1", "unknown option 'camera.dpeth_noise': choose from camera.depth_noise"),
         ("problem.modules.placing.parts=many", "give an integer"),
     ):

@@ -195,8 +195,6 @@ def test_a_run_builds_no_primitive_that_its_user_has_not_named(folder: Path) -> 
     ):
         with pytest.raises(UserError, match=message):
             environment_of("kit", [], {"environment": {"kit": made | {"primitive": node}}})
-    with pytest.raises(UserError, match="choose camera, motion, primitive, domain, or set values"):
-        environment_of("kit", ["problem=stacking"], {"environment": {"kit": made}})
 
 
 def test_what_is_no_primitive_is_one_line(outside: Path, capsys: pytest.CaptureFixture[str]) -> None:

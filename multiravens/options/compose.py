@@ -127,8 +127,9 @@ def _changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
         key = override.key_or_group
         if not _is_selection(override, search_path(None)):
             values.append(override)
-        elif key not in (chosen := ("camera", "motion", "primitive", "domain")):
-            raise UserError(f"{quote(text)}: of a given environment, choose {', '.join(chosen)}, or set values")
+        elif key not in ("camera", "motion", "primitive", "domain"):
+            remedy = "choose camera, motion, primitive or domain, or set values"
+            raise UserError(f"{quote(text)}: of a given environment, {remedy}")
         else:
             path = "camera.domain" if key == "domain" else key
             OmegaConf.update(out, path, OmegaConf.select(compose("environment", [text]), path), merge=False)
