@@ -35,6 +35,7 @@ MAX_BYTES = 2**29
 
 DTYPES = {"U8": "|u1", "BOOL": "|b1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 _BLOBS = ("color", "height")
+Layout = dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass
@@ -47,8 +48,7 @@ class Episode:
         color: (T + 1, 320, 160, 3) uint8, before the first action and after each.
         height: (T + 1, 320, 160) float32 height above the table [m].
         pointer: (T + 1,) int64 index of the first sub-goal that does not hold, G where all do.
-        actions: each field of the actions (T, W) float32, as they were chosen: what is learned. Of picking and placing
-            `pick_position` (T, 3) [m], `pick_quaternion` (T, 4), `place_position` and `place_quaternion`.
+        actions: each field of `spec`, such as `pick_position`, (T, W) float32, as it was chosen: what is learned.
         executed: likewise, as they were carried out: what led to the next frame. The actions unless given; a file holds
             them only where they differ.
         periods: (T,) float32, the turn after which what is held looks the same [rad]; 0 for any, 2 pi for none.
@@ -131,8 +131,8 @@ def encode_episode(episode: Episode, fingerprint: str = "") -> bytes:
         ValueError: If a field has the wrong shape or a value that can't be stored.
     """
     steps = len(episode.color) - 1
-    sizes = steps, episode.poses.shape[1], len(episode.subgoals)
-    expected = layout(*sizes, bool(episode.disturbed.any()), episode.spec)
+    bodies, goals, disturbed = episode.poses.shape[1], len(episode.subgoals), bool(episode.disturbed.any())
+    expected = layout(steps, bodies, goals, disturbed, episode.spec)
     if not 0 <= steps <= MAX_STEPS:
         raise ValueError(f"an episode has 0 to {MAX_STEPS} steps, not {steps}")
     for name, shape in {"color": (steps + 1, *SHAPE, 3), "height": (steps + 1, *SHAPE)}.items():
@@ -235,15 +235,8 @@ def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, h
 
 def describe(episode: Episode, fingerprint: str) -> str:
     """Writes what an episode says of itself before any array, as JSON that `parse_about` reads."""
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": int(episode.seed),
-        "problem": episode.problem,
-        "subgoals": list(episode.subgoals),
-        "success": bool(episode.success),
-        "fingerprint": fingerprint,
-    }
+    about = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "success": bool(episode.success)}
+    about |= {"seed": int(episode.seed), "problem": episode.problem, "subgoals": list(episode.subgoals)}
     if episode.spec != PICK_PLACE:  # as it was before there were others
         about["action"] = episode.spec.plain()
     return json.dumps(about, sort_keys=True)
@@ -251,16 +244,13 @@ def describe(episode: Episode, fingerprint: str) -> str:
 
 def arrays_of(episode: Episode) -> dict[str, np.ndarray]:
     """Lists an episode's plain arrays by the names that `layout` gives them."""
-    actions = {f"actions.{name}": episode.actions[name] for name in episode.spec.widths}
-    if episode.disturbed.any():
-        actions |= {f"executed.{name}": episode.executed[name] for name in episode.spec.widths}
+    kinds = {"actions": episode.actions} | ({"executed": episode.executed} if episode.disturbed.any() else {})
+    actions = {f"{kind}.{name}": fields[name] for kind, fields in kinds.items() for name in episode.spec.widths}
     plain = ("pointer", "periods", "rewards", "poses", "goal_frames", "holds")
     return actions | {name: np.asarray(getattr(episode, name)) for name in plain}
 
 
-def layout(
-    steps: int, bodies: int, subgoals: int, disturbed: bool, spec: ActionSpec
-) -> dict[str, tuple[str, tuple[int, ...]]]:
+def layout(steps: int, bodies: int, subgoals: int, disturbed: bool, spec: ActionSpec) -> Layout:
     """Returns the type, as a key of `DTYPES`, and the shape of every plain array, some for disturbed episodes alone."""
     kinds = ("actions", "executed") if disturbed else ("actions",)
     actions = {f"{kind}.{name}": ("F32", (steps, width)) for kind in kinds for name, width in spec.widths.items()}
@@ -315,7 +305,7 @@ def _header(file: Any) -> Header:
     bodies = _shape(file, names, "poses", 3)[1]
     subgoals = about["subgoals"]
     check_sizes(steps, bodies, len(subgoals))
-    expected = layout(steps, bodies, len(subgoals), is_disturbed(names), about["action"])
+    expected = layout(steps, bodies, len(subgoals), is_disturbed(names), about["spec"])
     for name in _BLOBS:
         expected[f"{name}_offsets"] = ("I64", (steps + 2,))
         expected[f"{name}_blobs"] = ("U8", _shape(file, names, f"{name}_blobs", 1))
@@ -325,13 +315,7 @@ def _header(file: Any) -> Header:
         array = file.get_slice(name)
         if (array.get_dtype(), tuple(array.get_shape())) != (dtype, shape):
             raise Damaged(f"{name} is {array.get_dtype()} {array.get_shape()} instead of {dtype} {list(shape)}")
-    return header_of(about, steps, bodies)
-
-
-def header_of(about: dict[str, Any], steps: int, bodies: int) -> Header:
-    """Makes a header of what `parse_about` read, and of sizes."""
-    texts = about["seed"], about["problem"], about["subgoals"], about["success"], about["fingerprint"]
-    return Header(*texts, steps, bodies, about["action"])
+    return Header(**about, steps=steps, bodies=bodies)
 
 
 def check_sizes(steps: int, bodies: int, subgoals: int) -> None:
@@ -367,7 +351,7 @@ def parse_header(text: str | bytes, form: str, version: int) -> dict[str, Any]:
 
 
 def parse_about(text: str | bytes) -> dict[str, Any]:
-    """Reads what `describe` wrote.
+    """Reads what `describe` wrote: all of a `Header` but the sizes.
 
     Raises:
         Damaged: If it's not that, or of another version.
@@ -380,10 +364,10 @@ def parse_about(text: str | bytes) -> dict[str, Any]:
     if not all(type(name) is str for name in about["subgoals"]):
         raise Damaged("its header has no valid subgoals")
     try:
-        about["action"] = ActionSpec.parse(about.get("action"))
+        spec = ActionSpec.parse(about.get("action"))
     except ValueError as error:
         raise Damaged(f"its header has no valid action: {error}") from error
-    return about
+    return {name: about[name] for name in types} | {"spec": spec}
 
 
 def _shape(file: Any, names: set[str], name: str, dimensions: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from multiravens.data.storage import episode as episodes
 from multiravens.data.storage.codec import dequantize_height, quantize_height
-from multiravens.data.storage.episode import Damaged, Episode, read_episode
+from multiravens.data.storage.episode import Damaged, Episode, Header, read_episode
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, quote
 from multiravens.geometry import SHAPE
@@ -263,13 +263,13 @@ def _decode(blob: bytes, resolution: str) -> Episode:
     about = episodes.parse_about(arrays.pop("about").tobytes())
     steps, bodies = len(arrays["pointer"]) - 1, arrays["poses"].shape[1]
     episodes.check_sizes(steps, bodies, len(about["subgoals"]))
-    header = episodes.header_of(about, steps, bodies)
+    header = Header(**about, steps=steps, bodies=bodies)
     _check(arrays, header, resolution)
     color, height = (_undone(arrays.pop(name)) for name in ("color", "height"))
     return episodes.assemble(header, arrays, color, dequantize_height(height))
 
 
-def _check(arrays: dict[str, np.ndarray], header: episodes.Header, resolution: str) -> None:
+def _check(arrays: dict[str, np.ndarray], header: Header, resolution: str) -> None:
     steps, sizes = header.steps, (header.steps, header.bodies, len(header.subgoals))
     shape = SHAPE if resolution == "full" else (SHAPE[0] // 2, SHAPE[1] // 2)
     layout = episodes.layout(*sizes, episodes.is_disturbed(arrays), header.spec)
