@@ -7,16 +7,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from multiravens import cli
+from multiravens.actions import PICK_PLACE, spec_of_primitive
 from multiravens.data.collecting.collection import Collected, Run, collect
 from multiravens.data.collecting.disturbance import Disturbance
 from multiravens.data.storage.splits import parse_splits
 from multiravens.data.storage.store import Store
 from multiravens.errors import UserError, unknown
 from multiravens.options.compose import compose
+from multiravens.options.instantiate import instantiate
 from multiravens.options.problems import parse_problems
 from multiravens.support.progress import show_progress
-
-_ENVIRONMENT = ("problem", "camera", "motion")  # what decides an episode's bytes, together with its seed
+from multiravens.support.run_environment import parts_of
 
 
 def write_demonstrations(config: DictConfig) -> None:
@@ -44,7 +45,9 @@ def _write(config: DictConfig) -> None:
     if config.split not in ranges:
         raise unknown("split", str(config.split), ranges)
     environment = environment_config(config)
-    store = Store.create(config.data, config.problem.name, config.split, ranges[config.split], environment)
+    # The primitive brings the simulator: where it is our own, its fields are known without.
+    spec = spec_of_primitive(instantiate(environment["primitive"])) if "primitive" in environment else PICK_PLACE
+    store = Store.create(config.data, config.problem.name, config.split, ranges[config.split], environment, spec)
     make_run = partial(make_oracle, environment, gui=bool(config.gui))
     if config.gui and config.workers != 1:
         raise UserError(f"gui=true shows one environment: use workers=1, not {config.workers}")
@@ -73,7 +76,7 @@ def environment_config(config: DictConfig) -> dict[str, Any]:
     assert isinstance(container, dict)
     disturbance = Disturbance.of(container["disturb"])
     disturbed = {"disturb": disturbance.options()} if disturbance else {}
-    return {name: container[name] for name in _ENVIRONMENT} | disturbed
+    return parts_of({str(name): value for name, value in container.items()}) | disturbed
 
 
 def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
@@ -94,9 +97,8 @@ def make_oracle(environment: dict[str, Any], gui: bool = False) -> Run:
     from multiravens.envs.oracle import demonstrate
 
     env = from_config(OmegaConf.create(environment | {"resolution": "full", "gui": gui}))
-    return partial(
-        demonstrate, env, disturb=Disturbance.of(environment["disturb"]) if "disturb" in environment else None
-    )
+    disturb = Disturbance.of(environment["disturb"], env.primitive.spec) if "disturb" in environment else None
+    return partial(demonstrate, env, disturb=disturb)
 
 
 def _summary(store: Store, collected: Collected, asked: int) -> str:

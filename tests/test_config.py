@@ -47,6 +47,7 @@ EVERY_CHOICE = [
     ("motion", "arm"),
     ("motion", "gripper"),
     ("motion", "slipping"),
+    ("primitive", "pick_place"),
 ]
 MEASURED_AGENTS = ["blind", "oracle", "random", "replay"]
 BESIDE = {"references": 4, "standard": 2}  # agents in each
@@ -109,7 +110,7 @@ def test_the_lists_above_name_every_yaml_file() -> None:
     assert options([CONFIGS], "suite") == SUITES
     assert options([CONFIGS], "metrics") == ["standard"]
     assert options([CONFIGS], "acting") == ACTING
-    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + extra + 1 == 69
+    assert len(list(CONFIGS.rglob("*.yaml"))) == len(PRIMARIES) + choices + base + extra + 1 == 70
 
 
 @pytest.mark.parametrize("name", PRIMARIES)
@@ -125,7 +126,7 @@ def test_every_primary_configuration_composes(name: str) -> None:
 def test_every_choice_composes_and_its_targets_bind(group: str, name: str) -> None:
     config = plain(compose("environment", [f"{group}={name}"]))
     # The problem itself, its modules, the camera, its domain if there is one, and the motion.
-    assert check(config) == 3 + len(config["problem"]["modules"]) + (group == "domain")
+    assert check(config) == 4 + len(config["problem"]["modules"]) + (group == "domain")
 
 
 @pytest.mark.parametrize("name", MEASURED_AGENTS)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View, to_action
+from multiravens.actions import pick_place_fields
+from multiravens.agents.acting.agent import Action, Agent, Oracle, Random, View
 from multiravens.data.storage.store import Store
 from multiravens.demos import main as demos
 from multiravens.errors import UserError
@@ -53,7 +54,7 @@ class Replaying(Agent):
             rows, columns = np.nonzero(spots)
             row, column = (rows.mean(), columns.mean()) if len(rows) else (0, 0)
             points.append(np.array([0.25 + 0.00625 * (column + 0.25), -0.5 + 0.00625 * (row + 0.25), 0.0]))
-        return to_action(points[0], points[1], 0.0)
+        return pick_place_fields(points[0], points[1], 0.0)
 
 
 def alone(actor: Any, *rest: Any) -> Measured:
@@ -142,7 +143,7 @@ def test_an_override_that_equals_the_default_counts_too() -> None:
     placing = found["problem"]["modules"]["placing"]
     assert placing["same_color"] is False and placing["parts"] == 4 and found["camera"]["depth_noise"] == 0.01
     for word, message in (
-        ("problem=stacking", "choose camera, motion or domain"),
+        ("problem=stacking", "choose camera, motion, primitive or domain"),
         ("camera.dpeth_noise=0.1", "unknown option 'camera.dpeth_noise': choose from camera.depth_noise"),
         ("problem.modules.placing.parts=many", "give an integer"),
     ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multiravens.actions import PICK_PLACE
 from multiravens.agents.acting.agent import Oracle, Random, View
 from multiravens.errors import UserError
 from multiravens.evaluation import evaluate
@@ -55,7 +56,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def record(seed: int = 1, **values: Any) -> Record:
-    action = ActionRecord((0.5, 0.0, 0.0), (0.5, 0.1, 0.0), "missed", 0.0, 0.0, {"stacking": 0.0}, 0)
+    action = ActionRecord({"pick_position": (0.5, 0.0, 0.0)}, "missed", 0.0, 0.0, {"stacking": 0.0}, 0)
     given: dict[str, Any] = {
         "returned": 0.5,
         "success": False,
@@ -160,7 +161,8 @@ def test_an_action_is_recorded_with_what_it_led_to() -> None:
         assert len(each.actions) == each.steps == each.metrics["steps"]["agent"]
         assert [action.motion for action in each.actions] == each.motions
         assert sum(action.reward for action in each.actions) == pytest.approx(each.returned)
-        assert all(len(action.pick) == len(action.place) == 3 for action in each.actions)
+        widths = [{name: len(value) for name, value in action.fields.items()} for action in each.actions]
+        assert widths == [PICK_PLACE.widths] * len(widths)
         assert "actions" not in each.row()
     assert all(action.reward > 0 for each in first.records for action in each.actions)
 

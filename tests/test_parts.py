@@ -9,8 +9,9 @@ import pybullet_data
 import pytest
 import trimesh
 
+from multiravens.actions import PICK_PLACE
 from multiravens.envs import Action, demonstrate, make
-from multiravens.envs.primitive import OK, pick_and_place
+from multiravens.envs.primitive import OK, PickPlace
 from multiravens.errors import UserError
 from multiravens.geometry import Pose, planar_pose, tilt
 from multiravens.sim.motion import GripperMotion
@@ -137,7 +138,8 @@ def test_a_load_is_not_let_go_in_the_air_beside_something_tall() -> None:
     world.add("post", slab((0.02, 0.02, 0.06), (0, 0, 1)), planar_pose((0.543, 0.243)))
     lowest: list[float] = []
     world.on_tick.append(lambda _: lowest.append(world.bounds(tile)[0, 2]) if motion.held is not None else None)
-    assert pick_and_place(world, motion, Action(planar_pose((0.5, -0.2)), planar_pose((0.5, 0.2)))) == OK
+    action = PICK_PLACE.check(Action(planar_pose((0.5, -0.2)), planar_pose((0.5, 0.2))).to_dict())
+    assert PickPlace()(world, motion, action, np.zeros((320, 160), np.float32)) == OK
     assert lowest[-1] < 0.002
     world.close()
 

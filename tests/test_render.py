@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from multiravens.actions import Mark
 from multiravens.drawing import render
 from multiravens.drawing.film import Film, before_and_after, goals_of, status_of
 from multiravens.drawing.pictures import contact_sheet, draw_action, png, turned, wrap, write
@@ -167,8 +168,8 @@ def test_a_picture_in_the_heightmap_points_the_same_way_as_the_view() -> None:
     panel = turned(heightmap, (256, 512))
     assert panel[:20, -20:].mean() > 250
     assert panel[-100:].max() == 0
-    corner = planar_pose(BOUNDS[:2, 1] - 0.02)
-    draw_action(panel, corner, planar_pose(BOUNDS[:2].mean(1), yaw=np.pi / 2))
+    corner, middle = np.append(BOUNDS[:2, 1] - 0.02, 0.0), np.append(BOUNDS[:2].mean(1), 0.0)
+    draw_action(panel, [Mark(corner, 0.0), Mark(middle, np.pi / 2)])
     assert panel[-20:, -20:].max() > 200
     assert panel[118:138, 246:290].max() == 255
 
@@ -204,9 +205,9 @@ def test_an_unreached_goal_has_no_image_but_a_place() -> None:
     demonstration = demonstrate(env, 3)
     goals = goals_of(demonstration)
     assert [image is None for image in goals.images] == [False] + [True] * 4
-    assert status_of(demonstration, 0, acting=True).pick is not None
+    assert len(status_of(demonstration, 0, acting=True).marks) == 2
     last = status_of(demonstration, 1, acting=False)
-    assert (last.pick, last.step, last.steps, last.aim) == (None, 1, 1, 1)
+    assert (last.marks, last.step, last.steps, last.aim) == ((), 1, 1, 1)
     assert status_of(demonstration, 0, acting=True, aims=[3, 4]).aim == 3
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.agents.acting.options import PLAIN, Acting
-from multiravens.geometry import BOUNDS, yaw_quaternion
 
 Action = dict[str, NDArray[np.float32]]
-"""`pick_position` (3,) [m], `pick_quaternion` (4,) xyzw, `place_position` (3,), `place_quaternion` (4,); world."""
+"""Each field (W,) of an action, as its `ActionSpec` lists them; of picking and placing as `PICK_PLACE` does."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class View:
         seed: of the episode.
         problem: its name; empty where the agent knows but one.
         memory: what the agent noted at earlier steps of the episode, by step; one dictionary in all of its views.
+        spec: the fields of the action that is asked for.
     """
 
     color: NDArray[np.uint8]
@@ -44,6 +45,7 @@ class View:
     seed: int
     problem: str = ""
     memory: dict[int, Any] = field(default_factory=dict)
+    spec: ActionSpec = PICK_PLACE
 
 
 class Agent(ABC):
@@ -96,25 +98,10 @@ class Oracle(Agent):
 
 
 class Random(Agent):
-    """Picks and places drawn evenly from the workspace: the floor of what can be reached."""
+    """Actions drawn evenly, as picks and places from the workspace: the floor of what can be reached."""
 
     name = "random"
 
     def act(self, views: Sequence[View]) -> list[Action]:
         """Actions that depend on the episode's seed and the step alone."""
-        return [self._draw(np.random.default_rng([view.seed, view.step, 2])) for view in views]
-
-    @staticmethod
-    def _draw(rng: np.random.Generator) -> Action:
-        pick, place = rng.uniform(BOUNDS[:, 0], BOUNDS[:, 1], (2, 3))
-        return to_action(pick, place, float(rng.uniform(-np.pi, np.pi)))
-
-
-def to_action(pick: NDArray[np.float64], place: NDArray[np.float64], turn: float) -> Action:
-    """The action that picks at a point (3,) [m], turns what it holds by `turn` [rad] and places at another."""
-    return {
-        "pick_position": np.asarray(pick, np.float32),
-        "pick_quaternion": np.asarray(yaw_quaternion(0.0), np.float32),
-        "place_position": np.asarray(place, np.float32),
-        "place_quaternion": np.asarray(yaw_quaternion(turn), np.float32),
-    }
+        return [view.spec.draw(np.random.default_rng([view.seed, view.step, 2])) for view in views]

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from multiravens.actions import ActionSpec
 from multiravens.agents.acting.agent import Action, View
 from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.options import Acting
@@ -44,7 +45,8 @@ def build(config: Mapping[str, Any]) -> tuple[Network, Conditioning]:
     """Make a network and its conditioning.
 
     Args:
-        config: of a run: `agent`, `problems`, `resolution`, and what its network is made of.
+        config: of a run: `agent`, `problems`, `resolution`, what its network is made of, and `action`, the fields that
+            it learns, where they are not those of picking and placing.
 
     Raises:
         UserError: a value that is refused.
@@ -58,12 +60,28 @@ def build(config: Mapping[str, Any]) -> tuple[Network, Conditioning]:
     if not isinstance(make, partial):
         raise UserError("agent.network is made by its run: give _partial_: true beside its _target_")
     try:
-        network = make(NetworkSpec(conditioning.images, (rows, columns), problems, config))
+        action = ActionSpec.parse(config.get("action"))
+        network = make(NetworkSpec(conditioning.images, (rows, columns), problems, config, action))
     except ValueError as error:
         raise UserError(str(error)) from error
     if not isinstance(network, Network):
         raise UserError(f"agent.network makes a {type(network).__name__}: give a class of {Network.__module__}.Network")
+    refuse_other_primitive(network, action)
+    network.action = action
     return network, conditioning
+
+
+def refuse_other_primitive(network: Network, action: ActionSpec) -> None:
+    """Refuse actions that a network can't learn.
+
+    Raises:
+        UserError: they are of another primitive.
+    """
+    if network.primitive not in (None, action.name):
+        raise UserError(
+            f"{type(network).__name__} learns actions of {network.primitive}, and these are of {action}: "
+            f"give an agent whose network is a Learner with primitive = {action.name!r}"
+        )
 
 
 def load_agent(
@@ -190,6 +208,7 @@ class Deployed:
             seed=0,
             problem=self.problem,
             memory=self._memory,
+            spec=self.agent.network.action,
         )
         action = self.agent.act([view], batch=1)[0]
         self._start, self._steps = start, self._steps + 1

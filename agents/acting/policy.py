@@ -1,7 +1,7 @@
 """A trained network as an agent."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from multiravens.agents.acting.agent import Action, Agent, View, to_action
+from multiravens.actions import PICK_PLACE, pick_place_fields
+from multiravens.agents.acting.agent import Action, Agent, View
 from multiravens.agents.acting.conditioning import Conditioning
 from multiravens.agents.acting.options import PLAIN, Acting
 from multiravens.agents.acting.pointer import visual_pointer
@@ -46,6 +47,25 @@ class ActionDistribution(NamedTuple):
     place_pixel: NDArray[np.float64]
     turn: float
     aim: int | None
+
+    @property
+    def maps(self) -> Sequence[NDArray[np.float32]]:
+        """Probabilities of pick and place, to be drawn."""
+        return self.pick, self.place
+
+
+class FieldChoice(NamedTuple):
+    """The best action of a `Learner` of another primitive, for one view.
+
+    Attributes:
+        action: its fields.
+        aim: as of an `ActionDistribution`.
+        maps: none.
+    """
+
+    action: Action
+    aim: int | None
+    maps: Sequence[NDArray[np.float32]] = ()
 
 
 class NetworkAgent(Agent):
@@ -93,33 +113,60 @@ class NetworkAgent(Agent):
         """
         return [self.best(scores) for scores in self.score(views, batch)]
 
-    def best(self, scores: ActionDistribution) -> Action:
-        """The action that scores stand for."""
+    def best(self, scores: Any) -> Action:
+        """The action that scores, `ActionDistribution` or `FieldChoice`, stand for."""
+        if isinstance(scores, FieldChoice):
+            return scores.action
         factor = FACTORS[self.resolution]
         pick, place = (np.append(pixel_to_xy(at, factor), 0.0) for at in (scores.pick_pixel, scores.place_pixel))
-        return to_action(pick, place, scores.turn)
+        return pick_place_fields(pick, place, scores.turn)
 
-    def score(self, views: Sequence[View], batch: int = BATCH) -> list[ActionDistribution]:
-        """Score each view; the result is the same to the bit for any number of cores."""
+    def score(self, views: Sequence[View], batch: int = BATCH) -> list[Any]:
+        """Score each view; the result is the same to the bit for any number of cores.
+
+        Returns:
+            For each an `ActionDistribution`, or a `FieldChoice`.
+
+        Raises:
+            UserError: a view asks for actions of another primitive.
+        """
+        for view in views:
+            if view.spec != self.network.action:
+                raise UserError(f"{self.name} chooses actions of {self.network.action}, not of {view.spec}")
         starts = range(0, len(views), batch)
         with _one_thread():
             return [scores for start in starts for scores in self._score(views[start : start + batch], batch)]
 
     @torch.inference_mode()
-    def _score(self, views: Sequence[View], batch: int) -> Iterator[ActionDistribution]:
+    def _score(self, views: Sequence[View], batch: int) -> Iterator[Any]:
         """All probability on what the network chooses."""
         aims = [self._pointer(view) for view in views]
         goals, images, tasks = self._shown(views, aims, batch)
-        chosen = (each.double().cpu().numpy() for each in self.network.act(images, tasks))
-        for index, (pick, place, turn) in enumerate(zip(*chosen, strict=True)):
+        answer = self.network.act(images, tasks)
+        named = isinstance(answer, Mapping)
+        if not named and self.network.action != PICK_PLACE:
+            raise UserError(f"{self.name} chooses by no names of fields, as {self.network.action} needs")
+        chosen = (each.double().cpu().numpy() for each in (answer.values() if named else answer))
+        for index, values in enumerate(zip(*chosen, strict=True)):
             if index == len(views):
                 return
-            if not np.isfinite([*pick, *place, turn]).all():
+            if not all(np.isfinite(value).all() for value in values):
                 raise UserError(f"what {self.name} chooses is not finite: its weights are damaged, so train it again")
-            at_pick, at_place = (_certain(at, images.shape[-2:]) for at in (pick, place))
             aimed = int(goals[index, 0]) if self.conditioning.images else None
+            if named:
+                yield FieldChoice(self._fields(dict(zip(answer, values, strict=True))), aimed)
+                continue
+            pick, place, turn = values
+            at_pick, at_place = (_certain(at, images.shape[-2:]) for at in (pick, place))
             only = np.ones(1, np.float32)
             yield ActionDistribution(at_pick, at_place, only, pick, place, wrap_angle(float(turn)), aimed)
+
+    def _fields(self, action: Mapping[str, NDArray[np.float64]]) -> Action:
+        try:
+            checked = self.network.action.check(action)
+        except ValueError as error:
+            raise UserError(f"what {self.name} chooses is no action of {self.network.action.name}: {error}") from error
+        return {name: value.astype(np.float32) for name, value in checked.items()}
 
     def _shown(self, views: Sequence[View], aims: Sequence[int], batch: int) -> tuple[NDArray[np.int64], Tensor, Tasks]:
         """Inputs of the network: sub-goals (N, K), and images and problems, filled up to a batch."""

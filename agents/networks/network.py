@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.agents.networks.patched import Tasks
 from multiravens.data.training.demonstrations import Batch
 
@@ -25,12 +26,14 @@ class NetworkSpec(NamedTuple):
         shape: H and W of the images.
         problems: names of those that it is trained on.
         config: every option of the run, plain values.
+        action: the fields of the demonstrations' actions.
     """
 
     goals: int
     shape: tuple[int, int]
     problems: list[str]
     config: Mapping[str, Any]
+    action: ActionSpec = PICK_PLACE
 
     @property
     def channels(self) -> int:
@@ -76,9 +79,13 @@ class Network(nn.Module):
 
     Attributes:
         order_lr_scale: share of the learning rate that is for `mixing_logits`.
+        primitive: name of the primitive whose actions it learns; None for whichever the demonstrations are of.
+        action: the fields of the actions that it is made for; whoever builds it says so.
     """
 
     order_lr_scale = 1.0
+    primitive: str | None = PICK_PLACE.name
+    action: ActionSpec = PICK_PLACE
 
     def __init__(self, problems: Sequence[str] = ()) -> None:
         super().__init__()
@@ -124,8 +131,8 @@ class Learner(Network, ABC):
         """Take a training step's samples: what is to be minimised, or was taken up into buffers, and figures."""
 
     @abstractmethod
-    def act(self, images: Tensor, tasks: Tasks) -> Choices:
-        """Choose an action in each of N images.
+    def act(self, images: Tensor, tasks: Tasks) -> Choices | Mapping[str, Tensor]:
+        """Choose an action in each of N images: of another primitive than picking and placing each field (N, W).
 
         Args:
             images: (N, 4 (1 + K), H, W) as in `Batch`.

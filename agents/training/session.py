@@ -13,15 +13,16 @@ import torch
 from lightning_fabric import Fabric
 from torch.utils.tensorboard import SummaryWriter
 
+from multiravens.actions import PICK_PLACE
 from multiravens.agents.acting.conditioning import Conditioning
-from multiravens.agents.acting.load import build
+from multiravens.agents.acting.load import build, refuse_other_primitive
 from multiravens.agents.networks.network import Network
 from multiravens.agents.training.checks import check
 from multiravens.agents.training.devices import fabric_of, is_out_of_memory, tensor_floats
 from multiravens.agents.training.objectives import Objective
 from multiravens.agents.training.parts import make_augmentations, make_losses, make_objective
 from multiravens.agents.training.trainer import Trainer, Update
-from multiravens.data.training.demonstrations import Demonstrations, load
+from multiravens.data.training.demonstrations import Demonstrations, load, read_spec, spec_of
 from multiravens.data.training.sampling import Catalogue, Sampler
 from multiravens.errors import UserError, quote, unknown
 from multiravens.options.defaults import chosen_names, differing_options
@@ -68,8 +69,11 @@ def train(config: Mapping[str, Any], update: Update | None = None) -> dict[str, 
     check(config)
     problems = parse_problems(config["problems"] or ["placing"])
     with report_out_of_memory(config), _report_compile_errors(config):
-        network, conditioning = network_of({**config, "problems": problems})
         described = {name: config[name] for name in config if name != "trainer"} | {"problems": problems}
+        spec = read_spec(config["data"], problems[0], config["split"])
+        if spec != PICK_PLACE:  # which runs that say nothing learn
+            described["action"] = spec.plain()
+        network, conditioning = network_of(described)
         return learn(config, problems, network, conditioning, described, update)
 
 
@@ -100,6 +104,7 @@ def learn(
     losses, augmentations = make_losses(config, network), make_augmentations(config)
     folder, out_of_time = user_path(config["run"]), _clock(config["minutes"])
     episodes, environments = load(config["data"], problems, config["demos"], config["resolution"], config["split"])
+    refuse_other_primitive(network, spec_of(episodes))
     described = {**described, "environment": {**described.get("environment", {}), **environments}}
     described["chosen"] = chosen_names({name: described[name] for name in described if name != "chosen"})
     fabric = fabric_of(config)

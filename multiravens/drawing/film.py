@@ -82,7 +82,7 @@ class Film:
         self._still(_OPENING)
         for step in range(steps):
             self._board.update(status_of(demonstration, step, True, seen, aims))
-            self.env.step({key: values[step] for key, values in demonstration.executed.items()})
+            self.env.step(demonstration.carried_out(step))
             board.update(status_of(demonstration, step + 1, False, seen, aims))
             self._still(_BETWEEN)
             update((step + 1) / steps)
@@ -132,12 +132,7 @@ def status_of(
     pictures: Sequence[Image] | None = None,
     aims: Sequence[int] | None = None,
 ) -> Status:
-    """Status after a number of steps: the agent's last picture, and its next pick and place if it acts."""
-    actions = demonstration.executed
-    pick, place = (
-        Pose(actions[f"{part}_position"][step], actions[f"{part}_quaternion"][step]) if acting else None
-        for part in ("pick", "place")
-    )
+    """Status after a number of steps: the agent's last picture, and its next action if it acts."""
     return Status(
         color=demonstration.color[step] if pictures is None else np.asarray(pictures[step]),
         height=demonstration.height[step],
@@ -145,8 +140,7 @@ def status_of(
         aim=int(demonstration.pointer[step]) if aims is None else aims[step],
         step=step + acting,
         steps=len(demonstration.rewards),
-        pick=pick,
-        place=place,
+        marks=demonstration.marks(step) if acting else (),
     )
 
 
@@ -158,7 +152,7 @@ def sheet_of_steps(env: PickPlaceEnv, demonstration: Demonstration, studio: Stud
     studio.rest(env.motion)
     images, titles = [studio.picture(env.world)], [f"{demonstration.problem}, seed {demonstration.seed}"]
     for step in range(steps):
-        env.step({key: values[step] for key, values in demonstration.executed.items()})
+        env.step(demonstration.carried_out(step))
         if step + 1 in chosen:
             studio.follow(env.motion)
             images.append(studio.picture(env.world))

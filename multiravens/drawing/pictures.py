@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from multiravens.geometry import BOUNDS, Array, Pose, quaternion_yaw
+from multiravens.actions import Mark
+from multiravens.geometry import BOUNDS, Array
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -31,16 +33,18 @@ def colored(height: NDArray[np.float32]) -> Image:
     return np.asarray(cv2.applyColorMap(scaled, cv2.COLORMAP_VIRIDIS)[..., ::-1])
 
 
-def draw_action(panel: Image, pick: Pose, place: Pose) -> None:
-    """Draw a pick, a place and the way between into a turned heightmap; ticks show the yaws."""
-    start, end = _spot(panel, pick.position), _spot(panel, place.position)
+def draw_action(panel: Image, marks: Sequence[Mark]) -> None:
+    """Draw an action's places and the way between them into a turned heightmap; ticks show the yaws."""
+    spots = [_spot(panel, mark.position) for mark in marks]
     for color, extra in (((20, 20, 24), 2), ((255, 255, 255), 0)):
-        _arrow(panel, start, end, color, 2 + extra)
-        for spot, pose, ring in ((start, pick, color if extra else (255, 214, 64)), (end, place, color)):
-            yaw = quaternion_yaw(pose.quaternion)
-            tip = spot + 17 * np.array([np.sin(yaw), np.cos(yaw)])
+        for start, end in pairwise(spots):
+            _arrow(panel, start, end, color, 2 + extra)
+        for index, (spot, mark) in enumerate(zip(spots, marks, strict=True)):
+            ring = color if extra or index else (255, 214, 64)
             cv2.circle(panel, _fixed(spot), 9 * 16, ring, 2 + extra, cv2.LINE_AA, 4)
-            cv2.line(panel, _fixed(spot + (tip - spot) * 9 / 17), _fixed(tip), ring, 2 + extra, cv2.LINE_AA, 4)
+            if mark.yaw is not None:
+                tip = spot + 17 * np.array([np.sin(mark.yaw), np.cos(mark.yaw)])
+                cv2.line(panel, _fixed(spot + (tip - spot) * 9 / 17), _fixed(tip), ring, 2 + extra, cv2.LINE_AA, 4)
 
 
 def _arrow(panel: Image, start: Array, end: Array, color: Color, thickness: int) -> None:

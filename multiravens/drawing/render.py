@@ -66,7 +66,9 @@ def _run(arguments: list[str]) -> int:
     if name not in read_config(find_run(given["run"])).get("environment", {}):
         return cli.run(render, "render", arguments)  # which says what problems there are
     own = [
-        word for word in words if re.split(r"[.@=]", word.lstrip("+"))[0] in ("problem", "camera", "motion", "domain")
+        word
+        for word in words
+        if re.split(r"[.@=]", word.lstrip("+"))[0] in ("problem", "camera", "motion", "primitive", "domain")
     ]
     others = [word for word in arguments if word not in own]
     overrides = [word for word in own if not word.startswith("problem=")]
@@ -205,6 +207,6 @@ def _check_range(name: str, value: float, limits: tuple[float, float]) -> None:
 def _of_problem(config: DictConfig, name: str) -> DictConfig:
     """The environment's configuration with another problem."""
     environment = compose("environment", [f"problem={name}"])
-    for choice in ("camera", "motion", "resolution", "gui"):
+    for choice in ("camera", "motion", "primitive", "resolution", "gui"):
         environment[choice] = config[choice]
     return environment

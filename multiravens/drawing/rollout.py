@@ -1,5 +1,6 @@
 """An agent's run of an episode, recorded in the format of the expert's runs, with the pictures that the agent saw."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +12,6 @@ from multiravens.envs import Demonstration, PickPlaceEnv, demonstrate
 from multiravens.envs.environment import Observation
 from multiravens.envs.oracle import Chosen, record
 from multiravens.errors import UserError
-from multiravens.geometry import Pose
 from multiravens.heightmap import at_resolution
 
 PICK_COLOR, PLACE_COLOR = (255, 214, 64), (64, 220, 255)
@@ -86,9 +86,10 @@ def rollout(env: PickPlaceEnv, agent: Scoring, view: Any, seed: int) -> Rollout:
             seed=seed,
             problem=env.problem.name,
             memory=memory,
+            spec=env.primitive.spec,
         )
         scores = agent.score([shown])[0]
-        seen.append(heated(observation["color"], scores.pick, scores.place))
+        seen.append(heated(observation["color"], scores.maps))
         aims.append(int(observation["pointer"]) if scores.aim is None else scores.aim)
         return agent.best(scores), FULL_TURN
 
@@ -104,11 +105,7 @@ def panels(played: Rollout) -> tuple[list[Image], list[str]]:
     for step, seen in enumerate(played.seen):
         panel = turned(seen, size)
         if step < len(played.run.rewards):
-            pick, place = (
-                Pose(played.run.executed[f"{part}_position"][step], played.run.executed[f"{part}_quaternion"][step])
-                for part in ("pick", "place")
-            )
-            draw_action(panel, pick, place)
+            draw_action(panel, played.run.marks(step))
         goal = played.goals.images[min(played.aims[step], len(played.goals.names) - 1)]
         below = np.full_like(panel, 255) if goal is None else turned(goal, size)
         images.append(np.concatenate([panel, np.full((4, size[1], 3), 255, np.uint8), below]))
@@ -117,17 +114,16 @@ def panels(played: Rollout) -> tuple[list[Image], list[str]]:
     return images, titles
 
 
-def heated(color: Image, pick: NDArray[np.float32], place: NDArray[np.float32]) -> Image:
+def heated(color: Image, maps: Sequence[NDArray[np.float32]]) -> Image:
     """A heightmap's picture with probabilities drawn over it.
 
     Args:
         color: (H, W, 3).
-        pick: (h, w) probabilities; h divides H.
-        place: (h, w).
+        maps: (h, w) probabilities of pick and of place; h divides H. None of them where there are none.
     """
     out = color.astype(np.float32)
-    factor = color.shape[0] // pick.shape[0]
-    for odds, paint in ((place, PLACE_COLOR), (pick, PICK_COLOR)):
+    for odds, paint in reversed(list(zip(maps, (PICK_COLOR, PLACE_COLOR), strict=False))):
+        factor = color.shape[0] // odds.shape[0]
         # The square root shows second choices too.
         share = np.sqrt(odds / odds.max()).repeat(factor, 0).repeat(factor, 1)[..., None] * _HEAT
         share[share < 0.06] = 0

@@ -11,6 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from multiravens.actions import Mark
 from multiravens.drawing.pictures import (
     DONE,
     FAINT,
@@ -30,7 +31,6 @@ from multiravens.drawing.pictures import (
     write,
 )
 from multiravens.errors import UserError, unknown
-from multiravens.geometry import Pose
 from multiravens.support.files import storage_error
 
 VIEW = (560, 720)
@@ -78,8 +78,7 @@ class Status:
         aim: the sub-goal that is gone for; G when all stand.
         step: actions begun.
         steps: actions of the run.
-        pick: where the action under way picks, world frame; None between actions.
-        place: where it places.
+        marks: the places of the action under way, world frame; none between actions.
     """
 
     color: Image
@@ -88,8 +87,7 @@ class Status:
     aim: int
     step: int
     steps: int
-    pick: Pose | None = None
-    place: Pose | None = None
+    marks: Sequence[Mark] = ()
 
 
 _REFUSED = "ffmpeg could not write to {}: make room on its disk and run the command again"
@@ -122,8 +120,7 @@ class Board:
             top = _TITLE + index * (self._view[0] - size[0] - _LABEL)
             write(frame, label, (left, top + 17), 0.48, FAINT)
             panel = turned(image, size)
-            if status.pick is not None and status.place is not None:
-                draw_action(panel, status.pick, status.place)
+            draw_action(panel, status.marks)
             paste(frame, panel, top + _LABEL, left)
         self._draw_strip(status)
 

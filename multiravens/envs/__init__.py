@@ -6,10 +6,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from multiravens.actions import ActionField, ActionSpec
 from multiravens.envs.action import Action, transport
 from multiravens.envs.environment import PickPlaceEnv
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.oracle import Demonstration, GoalSequence, demonstrate, goal_sequence
+from multiravens.envs.primitive import PickPlace, Primitive
 from multiravens.envs.problem import Problem
 from multiravens.envs.region import PlacementError, Region
 from multiravens.errors import UserError
@@ -20,10 +22,14 @@ from multiravens.registration import PROBLEMS
 __all__ = [
     "PROBLEMS",
     "Action",
+    "ActionField",
+    "ActionSpec",
     "Demonstration",
     "GoalSequence",
+    "PickPlace",
     "PickPlaceEnv",
     "PlacementError",
+    "Primitive",
     "Problem",
     "Region",
     "SubGoal",
@@ -37,10 +43,11 @@ __all__ = [
 
 
 def from_config(config: DictConfig, render_mode: str | None = None) -> PickPlaceEnv:
-    """Build the environment that a configuration describes by `problem`, `camera`, `motion`, `resolution` and `gui`.
+    """Build the environment of a configuration: `problem`, `camera`, `motion`, `primitive`, `resolution` and `gui`.
 
     Args:
-        config: composed; `gui` opens Bullet's viewer, as the render mode `human` does.
+        config: composed; `gui` opens Bullet's viewer, as the render mode `human` does. Without a `primitive` it picks
+            and places, as the environments of data sets that name none do.
         render_mode: as of `PickPlaceEnv`.
 
     Raises:
@@ -54,6 +61,7 @@ def from_config(config: DictConfig, render_mode: str | None = None) -> PickPlace
         instantiate(config.motion),
         resolution=config.resolution,
         render_mode=render_mode or ("human" if config.gui else None),
+        primitive=instantiate(config.primitive) if "primitive" in config else None,
     )
 
 

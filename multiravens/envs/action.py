@@ -1,15 +1,15 @@
-"""The action of every problem: pick here, place there."""
+"""Spaces of actions, and the action of picking here and placing there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.geometry import BOUNDS, Array, Pose, quaternion_yaw, rotate, wrap_angle, yaw_quaternion
-
-_LOWER, _UPPER = BOUNDS.T.astype(np.float32)
+from multiravens.actions import LOWER, PICK_PLACE, UPPER, ActionField, ActionSpec
+from multiravens.geometry import Array, Pose, quaternion_yaw, rotate, wrap_angle, yaw_quaternion
 
 
 class PositionSpace(spaces.Box):
@@ -22,27 +22,25 @@ class PositionSpace(spaces.Box):
 
     def sample(self, mask: None = None, probability: None = None) -> NDArray[np.float32]:
         """A position drawn evenly from the workspace."""
-        return self.np_random.uniform(_LOWER, _UPPER).astype(np.float32)
+        return self.np_random.uniform(LOWER, UPPER).astype(np.float32)
 
 
-_WIDTHS = (("position", 3), ("quaternion", 4))
-WIDTHS = {f"{part}_{field}": width for part in ("pick", "place") for field, width in _WIDTHS}
-"""Numbers in each field of an action: positions [m] and quaternions xyzw, in the world's frame."""
+def action_space(spec: ActionSpec) -> spaces.Dict:
+    """Make a space of its own for one environment: a space has a random state, and seeding it must reseed no other."""
+    return spaces.Dict({field.name: _space(field) for field in spec.fields})
 
 
-def action_space() -> spaces.Dict:
-    """Make a space of its own for one environment: a space has a random state, and seeding it must reseed no other.
+def _space(field: ActionField) -> spaces.Box:
+    if field.kind == "position":
+        return PositionSpace()
+    low, high = (field.low, field.high) if field.kind == "scalar" else (-1.0, 1.0)
+    return spaces.Box(low, high, (field.width,), np.float32)
 
-    Returns:
-        `pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): metres, xyzw,
-        world frame.
-    """
-    return spaces.Dict(
-        {
-            name: PositionSpace() if name.endswith("position") else spaces.Box(-1.0, 1.0, (width,), np.float32)
-            for name, width in WIDTHS.items()
-        }
-    )
+
+def fields_of(action: Any) -> Mapping[str, Any]:
+    """Fields of an action as somebody chose it: a mapping of them, or what makes one by `to_dict`, as `Action` does."""
+    fields: Mapping[str, Any] = action.to_dict() if hasattr(action, "to_dict") else action
+    return fields
 
 
 @dataclass(frozen=True)
@@ -66,49 +64,25 @@ class Action:
         return wrap_angle(quaternion_yaw(self.place.quaternion) - quaternion_yaw(self.pick.quaternion))
 
     def to_dict(self) -> dict[str, NDArray[np.float32]]:
-        """The action as an element of `action_space()`."""
-        poses = {"pick": self.pick, "place": self.place}
-        return {
-            f"{name}_{field}": np.asarray(getattr(pose, field), np.float32)
-            for name, pose in poses.items()
-            for field in ("position", "quaternion")
-        }
+        """Fields of the action, as `PICK_PLACE` lists them."""
+        values = (*self.pick, *self.place)
+        return {name: np.asarray(value, np.float32) for name, value in zip(PICK_PLACE.widths, values, strict=True)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, ArrayLike]) -> "Action":
-        """Check an element of `action_space()`; positions outside the workspace are moved to its edge.
+        """Check an action's fields; positions outside the workspace are moved to its edge.
 
         Raises:
             ValueError: a field is missing, has another shape, holds NaN or infinity, or a quaternion is zero or has
                 w first.
         """
-        values = {key: _field(fields, key, width) for key, width in WIDTHS.items()}
-        poses = []
-        for part in ("pick", "place"):
-            quaternion = values[f"{part}_quaternion"]
-            length = float(np.linalg.norm(quaternion))
-            if length < 1e-3:
-                raise ValueError(f"{part}_quaternion is zero; give xyzw of length 1, [0, 0, 0, 1] for no turn")
-            if abs(quaternion[0]) > 1e-3 and not quaternion[1:3].any():
-                raise ValueError(
-                    f"{part}_quaternion is {quaternion.tolist()}, a turn about x alone, as if w came first; "
-                    "quaternions are xyzw: [0, 0, sin(yaw / 2), cos(yaw / 2)]"
-                )
-            position = np.clip(values[f"{part}_position"], _LOWER, _UPPER).astype(float)
-            poses.append(Pose(position, quaternion / length))
-        return cls(poses[0], poses[1])
+        return cls.of(PICK_PLACE.check(fields))
 
-
-def _field(fields: Mapping[str, ArrayLike], key: str, width: int) -> Array:
-    if key not in fields:
-        raise ValueError(f"the action lacks {key!r}; it needs {', '.join(WIDTHS)}")
-    # Rounded as the action space rounds it, so that a stored demonstration replays to the same bytes.
-    value = np.asarray(fields[key], dtype=np.float32).astype(float)
-    if value.shape != (width,):
-        raise ValueError(f"{key} has shape {value.shape}; it must be ({width},)")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{key} is {value.tolist()}; every number must be finite")
-    return value
+    @classmethod
+    def of(cls, checked: Mapping[str, Array]) -> "Action":
+        """Take an action's fields as `PICK_PLACE.check` gives them."""
+        pick, pick_turned, place, place_turned = (checked[name] for name in PICK_PLACE.widths)
+        return cls(Pose(pick, pick_turned), Pose(place, place_turned))
 
 
 def transport(pick: Array, current: Pose, goal_xy: ArrayLike, goal_yaw: float, period: float = 2 * np.pi) -> Action:

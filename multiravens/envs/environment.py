@@ -9,10 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.envs.action import Action, action_space
-from multiravens.envs.primitive import OK, pick_and_place
+from multiravens.actions import Fields, spec_of_primitive
+from multiravens.envs.action import action_space, fields_of
+from multiravens.envs.primitive import OK, PickPlace, Primitive
 from multiravens.envs.problem import Problem, pointer
-from multiravens.envs.state import Fields, Played, State, compare, pack, unpack
+from multiravens.envs.state import Played, State, compare, pack, unpack
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
 from multiravens.heightmap import at_resolution
@@ -29,14 +30,15 @@ Observation = dict[str, Any]
 
 
 class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
-    """Pick and place on a table seen from above.
+    """Pick and place, or what another primitive does, on a table seen from above.
 
     Observation: `color` (H, W, 3) uint8; `height` (H, W) float32 above the table [m]; `pointer`, the first sub-goal
     of the goal sequence that does not hold (the number of sub-goals when all do). H, W is 320, 160, or 160, 80 at
     half resolution; rows run along +y, columns along +x.
 
-    Action: `pick_position` (3,), `pick_quaternion` (4,), `place_position` (3,), `place_quaternion` (4,): metres and
-    xyzw in the world frame. Only yaw is used of the quaternions; descents end at contact.
+    Action: the fields of `primitive.spec`; by default `pick_position` (3,), `pick_quaternion` (4,), `place_position`
+    (3,), `place_quaternion` (4,): metres and xyzw in the world frame. Only yaw is used of the quaternions; descents end
+    at contact.
 
     Reward: change of the standing credit, so negative when something is undone. Terminates when every sub-goal holds,
     truncates after `problem.max_steps` actions.
@@ -53,9 +55,11 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         motion: how it is moved.
         resolution: `full` or `half`.
         render_mode: `rgb_array`, for pictures of the scene; `human`, for Bullet's viewer; or None.
+        primitive: what an action asks for; None for picking and placing.
 
     Raises:
-        UserError: an unknown resolution or render mode, or a viewer that cannot be opened.
+        UserError: an unknown resolution or render mode, a problem that is solved by another primitive, or a viewer that
+            cannot be opened.
     """
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 2}
@@ -67,7 +71,11 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         motion: Motion,
         resolution: str = "full",
         render_mode: str | None = None,
+        primitive: Primitive | None = None,
     ) -> None:
+        self.primitive = primitive or PickPlace()
+        if (asked := problem.primitive) != (given := spec_of_primitive(self.primitive).name):
+            raise UserError(f"{problem.name} is solved by the primitive {asked}, not {given}: give primitive={asked}")
         if resolution not in RESOLUTIONS:
             raise unknown("resolution", str(resolution), RESOLUTIONS)
         if render_mode is not None and render_mode not in RENDER_MODES:
@@ -80,7 +88,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         self._studio: Studio | None = None
         self._closed = False
         shape = tuple(side // RESOLUTIONS[resolution] for side in SHAPE)
-        self.action_space: spaces.Dict = action_space()
+        self.action_space: spaces.Dict = action_space(self.primitive.spec)
         self.observation_space = spaces.Dict(
             {
                 "color": spaces.Box(0, 255, (*shape, 3), np.uint8),
@@ -117,10 +125,11 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         self._start(int(self.np_random.integers(2**31)) if seed is None else seed)
         return self._observation, self._info(OK, "")
 
-    def step(
-        self, action: dict[str, NDArray[np.float32]] | Action
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Carry out one pick and place.
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Carry out one action.
+
+        Args:
+            action: a mapping of its fields, or what makes one by `to_dict`, as an `Action` does.
 
         Raises:
             ValueError: a field of the action is missing, has another shape or is not finite.
@@ -131,7 +140,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         if self._over:
             raise gymnasium.error.ResetNeeded("this episode was played by `demonstrate`: reset the environment first")
         before = self.credit
-        reason = self._act(action.to_dict() if isinstance(action, Action) else action)
+        reason = self._act(fields_of(action))
         ended = self._ended()
         reward = self.credit - before
         return self._observation, reward, ended == "success", ended == "steps", self._info(reason, ended)
@@ -143,7 +152,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             gymnasium.error.ResetNeeded: before the first reset.
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
-        return pack(self.problem.name, Played(self.episode_seed, self._taken, self.poses()), self._fields())
+        return pack(self.problem.name, Played(self.episode_seed, self._taken, self.poses()), self.primitive.spec)
 
     def set_state(self, state: Mapping[str, Any]) -> tuple[Observation, dict[str, Any]]:
         """Bring an episode to where `get_state` was called, by playing it again from its seed.
@@ -160,7 +169,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             gymnasium.error.ClosedEnvironmentError: after `close`.
         """
         self._require_open()
-        reason = self._play(unpack(state, self.problem.name, self._fields()))
+        reason = self._play(unpack(state, self.problem.name, self.primitive.spec))
         return self._observation, self._info(reason, self._ended())
 
     def blank_copy(self) -> "PickPlaceEnv":
@@ -169,6 +178,10 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         other = object.__new__(type(self))
         other.__setstate__(content)
         return other
+
+    def last_action(self) -> dict[str, tuple[float, ...]]:
+        """Fields (W,) of the episode's last action, as it was given; none after a reset."""
+        return {name: tuple(map(float, value)) for name, value in (self._taken or [{}])[-1].items()}
 
     def end_episode(self) -> None:
         """Have `step` refuse until the next reset, since somebody else has played the episode."""
@@ -179,8 +192,8 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         """Share of the sub-goals that hold now."""
         return float(self._holds.sum() / len(self._holds))
 
-    def expert(self) -> Action | None:
-        """The scripted oracle's action in the present state; None if it has none.
+    def expert(self) -> Any:
+        """The scripted oracle's action in the present state, as its module gives it; None if it has none.
 
         It goes for the first sub-goal that does not hold. One that two of its actions have not reached it leaves for
         later, and goes for the next that it can reach.
@@ -242,9 +255,6 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         if self._closed:
             raise gymnasium.error.ClosedEnvironmentError("the environment is closed: make a new one")
 
-    def _fields(self) -> dict[str, tuple[int, ...]]:
-        return {name: space.shape or () for name, space in self.action_space.spaces.items()}
-
     def _start(self, seed: int) -> None:
         """Start the episode of a seed."""
         self._seed, self._taken, self._over = None, [], False
@@ -259,10 +269,10 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
 
     def _act(self, fields: Mapping[str, ArrayLike]) -> str:
         """Carry out an action; returns how the primitive ended."""
-        action = Action.from_dict(fields)
-        self._taken.append({name: np.array(fields[name], np.float32) for name in self._fields()})
+        action = self.primitive.spec.check(fields)
+        self._taken.append({name: np.array(fields[name], np.float32) for name in action})
         self._count_try()
-        reason = pick_and_place(self.world, self.motion, action)
+        reason = self.primitive(self.world, self.motion, action, self._observation["height"])
         self._holds = self.problem.holds(self.world)
         self._tries = [0 if held else count for held, count in zip(self._holds, self._tries, strict=True)]
         self._observation = self._observe()
@@ -275,8 +285,8 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         """
         aim = self.problem.aim(self.world, self._tries)
         if aim is not None:
-            own, taken = aim.action.to_dict(), self._taken[-1]
-            self._tries[aim.step] += all(np.array_equal(taken[name], own[name]) for name in own)
+            own, taken = fields_of(aim.action), self._taken[-1]
+            self._tries[aim.step] += all(np.array_equal(taken[name], np.float32(own[name])) for name in taken)
 
     def _ended(self) -> str:
         """Reason why the episode ends now: `success`, `steps`, or empty if it goes on."""

@@ -7,11 +7,12 @@ these.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multiravens.envs.action import Action
+from multiravens.actions import PICK_PLACE
 from multiravens.envs.region import Region
 from multiravens.sim.world import World
 
@@ -34,7 +35,12 @@ class TaskModule(ABC):
 
     Parameters are those of `__init__`, checked there with a ValueError that states the value and the limit. One object
     serves many episodes: `build` forgets the last one.
+
+    Attributes:
+        primitive: name of the primitive by which it is solved.
     """
+
+    primitive: str = PICK_PLACE.name
 
     @property
     @abstractmethod
@@ -72,5 +78,9 @@ class TaskModule(ABC):
         """(G,) which sub-goals hold in the world as it stands now."""
 
     @abstractmethod
-    def expert(self, world: World, index: int) -> Action | None:
-        """An action towards sub-goal `index`, from whatever state the world is in; None where there is none."""
+    def expert(self, world: World, index: int) -> Any:
+        """An action towards sub-goal `index`, from whatever state the world is in; None where there is none.
+
+        It is an `Action` where the primitive picks and places; of another one a mapping of its fields, or what makes
+        one by `to_dict`.
+        """

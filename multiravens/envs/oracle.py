@@ -9,10 +9,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from multiravens.envs.action import WIDTHS
+from multiravens.actions import PICK_PLACE, ActionSpec, Fields, Mark
+from multiravens.envs.action import fields_of
 from multiravens.envs.environment import Observation, PickPlaceEnv
 from multiravens.envs.problem import pointer
-from multiravens.envs.state import Fields
 from multiravens.errors import UserError
 
 
@@ -26,7 +26,7 @@ class Demonstration:
         color: (T+1, H, W, 3) uint8.
         height: (T+1, H, W) float32 [m].
         pointer: (T+1,) int64, the first sub-goal that does not hold.
-        actions: the four fields of the action space, (T, 3) or (T, 4) float32 each, as they were chosen.
+        actions: each field of the actions, (T, W) float32, as they were chosen.
         executed: likewise, as they were carried out; the same but where actions were disturbed.
         periods: (T,) float32, `Action.period` of each action [rad].
         rewards: (T,) float64.
@@ -37,6 +37,7 @@ class Demonstration:
         holds: (T+1, G) bool.
         success: every sub-goal holds at the end.
         reason: empty, or why there is no success.
+        spec: the fields of its actions.
     """
 
     seed: int
@@ -54,6 +55,15 @@ class Demonstration:
     holds: NDArray[np.bool_]
     success: bool
     reason: str
+    spec: ActionSpec = PICK_PLACE
+
+    def carried_out(self, step: int) -> Fields:
+        """The action of a step, each field (W,), as it was carried out."""
+        return {name: values[step] for name, values in self.executed.items()}
+
+    def marks(self, step: int) -> list[Mark]:
+        """The places of that action, to be drawn."""
+        return self.spec.marks(self.carried_out(step))
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ def demonstrate(env: PickPlaceEnv, seed: int, disturb: Disturb | None = None) ->
 
     def asked(_: Observation) -> Chosen | None:
         action = env.expert()
-        return None if action is None else (action.to_dict(), action.period)
+        return None if action is None else (fields_of(action), getattr(action, "period", 2 * np.pi))
 
     return record(env, seed, asked, disturb)
 
@@ -141,8 +151,8 @@ def record(
         color=np.stack([frame["color"] for frame in frames]),
         height=np.stack([frame["height"] for frame in frames]),
         pointer=np.array([frame["pointer"] for frame in frames], np.int64),
-        actions=_columns(actions),
-        executed=_columns(executed),
+        actions=env.primitive.spec.columns(actions),
+        executed=env.primitive.spec.columns(executed),
         periods=np.array(periods, np.float32),
         rewards=np.array(rewards, np.float64),
         poses=np.array([info["poses"] for info in infos], np.float32),
@@ -151,14 +161,8 @@ def record(
         holds=holds,
         success=success,
         reason="" if success else _why(reason, holds[-1], env, infos),
+        spec=env.primitive.spec,
     )
-
-
-def _columns(actions: list[Fields]) -> dict[str, NDArray[np.float32]]:
-    return {
-        key: np.array([action[key] for action in actions], np.float32).reshape(len(actions), width)
-        for key, width in WIDTHS.items()
-    }
 
 
 def _why(reason: str, holds: NDArray[np.bool_], env: PickPlaceEnv, infos: list[dict[str, Any]]) -> str:

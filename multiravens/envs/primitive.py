@@ -1,11 +1,16 @@
-"""The one motion primitive: pick and place.
+"""Motion primitives: what one action asks for. Ours is to pick and place.
 
 From above the pick, down until contact, hold, up, across, down until what is held touches, let go, up. Descents are
 fast until 2 cm above what rays say is below. Every part ends after a known number of ticks.
 """
 
-import numpy as np
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.envs.action import Action
 from multiravens.geometry import Array
 from multiravens.sim.motion import TIP_RADIUS, Motion
@@ -33,15 +38,51 @@ SETTLE_CAP = 3.0
 _SLIP = 0.03  # a held body this far [m] from where it was held has been dropped
 
 
-def pick_and_place(world: World, motion: Motion, action: Action) -> str:
-    """Carry out an action and wait until everything is at rest.
+class Primitive(ABC):
+    """A motion that one action asks for.
 
-    Returns:
-        `OK`, or why the primitive ended before its plan did.
+    Parameters are those of `__init__`, checked there with a ValueError that states the value and the limit. One object
+    serves many episodes.
+
+    Attributes:
+        spec: the fields of its actions; its name is the one by which task modules ask for the primitive.
     """
-    reason = _Primitive(world, motion, action).run()
-    settled = world.settle(cap=SETTLE_CAP)
-    return reason if settled or reason != OK else UNSETTLED
+
+    spec: ActionSpec
+
+    @abstractmethod
+    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
+        """Carry out an action, and leave the tip empty and clear of everything.
+
+        Args:
+            world: to act in; it goes on by `world.step`.
+            motion: of the tip, which is wherever the last action left it.
+            action: its fields, checked by `spec`.
+            height: (H, W) above the table [m], as observed last.
+
+        Returns:
+            `OK`, or why it ended before its plan did: a word, a colon and a line.
+        """
+
+    def __call__(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
+        """Carry out an action and wait until everything is at rest.
+
+        Returns:
+            As `execute`, or that something still moves.
+        """
+        reason = self.execute(world, motion, action, height)
+        settled = world.settle(cap=SETTLE_CAP)
+        return reason if settled or reason != OK else UNSETTLED
+
+
+class PickPlace(Primitive):
+    """Pick what is at one pose and place it at another."""
+
+    spec = PICK_PLACE
+
+    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
+        """Carry out an action; where the surface is, rays tell."""
+        return _Primitive(world, motion, Action.of(action)).run()
 
 
 class _Primitive:

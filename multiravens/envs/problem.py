@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from multiravens.envs.action import Action
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import PlacementError, Region, share_table
 from multiravens.errors import UserError, unknown
@@ -34,10 +33,10 @@ class Step:
 
 
 class Aim(NamedTuple):
-    """The step that the expert goes for, by its place in `Problem.steps`, and the action towards it."""
+    """The step that the expert goes for, by its place in `Problem.steps`, and its module's action towards it."""
 
     step: int
-    action: Action
+    action: Any
 
 
 class Problem:
@@ -53,8 +52,11 @@ class Problem:
         max_steps: actions allowed in an episode; None for twice what an expert needs.
 
     Raises:
-        UserError: no module or more than 16, modules that do not fit on the table, an unknown order, or not 1 to
-            `MOST_STEPS` steps.
+        UserError: no module or more than 16, modules that do not fit on the table or are solved by several primitives,
+            an unknown order, or not 1 to `MOST_STEPS` steps.
+
+    Attributes:
+        primitive: name of the primitive by which its modules are solved.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Problem:
         if max_steps is not None and not 1 <= max_steps <= MOST_STEPS:
             raise UserError(f"max_steps={max_steps}: give 1 to {MOST_STEPS}, or null for twice what an expert needs")
         self.name, self.modules, self.order = name, dict(modules), order
+        self.primitive = _primitive(name, modules)
         self._share(np.random.default_rng(0))  # says now what no seed would change
         self.size = sum(module.size for module in self.modules.values())
         self.max_steps = max_steps or 2 * sum(module.steps for module in self.modules.values())
@@ -126,7 +129,7 @@ class Problem:
             for name in self.modules
         }
 
-    def expert(self, world: World) -> Action | None:
+    def expert(self, world: World) -> Any:
         """The expert's action where nothing has been tried in vain; None where none is known."""
         aim = self.aim(world, [0] * self.size)
         return None if aim is None else aim.action
@@ -154,6 +157,15 @@ class Problem:
             if action is not None:
                 return Aim(step, action)
         return None
+
+
+def _primitive(problem: str, modules: Mapping[str, TaskModule]) -> str:
+    """Name of the primitive by which all modules are solved."""
+    names = {name: module.primitive for name, module in modules.items()}
+    if len(set(names.values())) > 1:
+        listed = ", ".join(f"{name} by {primitive}" for name, primitive in names.items())
+        raise UserError(f"problem {problem!r} needs several primitives ({listed}): compose modules of one")
+    return next(iter(names.values()))
 
 
 def pointer(holds: NDArray[np.bool_]) -> int:

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from multiravens.envs.action import Action
+from multiravens.actions import ActionSpec, Fields
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import Array
 
 State = dict[str, Any]
-Fields = dict[str, NDArray[np.float32]]
 
 
 class Played(NamedTuple):
@@ -28,35 +27,32 @@ class Played(NamedTuple):
     """
 
     seed: int
-    actions: list[Fields]
+    actions: Sequence[Fields]
     poses: Array
 
 
-def pack(problem: str, played: Played, fields: Mapping[str, tuple[int, ...]]) -> State:
+def pack(problem: str, played: Played, spec: ActionSpec) -> State:
     """Write an episode so far as numbers, text and arrays.
 
     Args:
         problem: its name.
         played: the episode.
-        fields: the shape of each field of an action.
+        spec: of its actions.
 
     Returns:
-        `problem`, `seed`, one array (T, ...) for each field of the T actions, and `poses` (B, 7).
+        `problem`, `seed`, one array (T, W) for each field of the T actions, and `poses` (B, 7).
     """
-    actions = {
-        name: np.array([action[name] for action in played.actions], np.float32).reshape(-1, *shape)
-        for name, shape in fields.items()
-    }
+    actions = spec.columns(played.actions)
     return {"problem": problem, "seed": int(played.seed), **actions, "poses": np.array(played.poses)}
 
 
-def unpack(state: Mapping[str, Any], problem: str, fields: Mapping[str, tuple[int, ...]]) -> Played:
+def unpack(state: Mapping[str, Any], problem: str, spec: ActionSpec) -> Played:
     """Read what `pack` wrote; lists and arrays of no dimension, as files give them back, are taken as well.
 
     Raises:
         UserError: a key is missing or unknown, a value is of another kind, or the state is another problem's.
     """
-    keys = ("problem", "seed", *fields, "poses")
+    keys = ("problem", "seed", *spec.widths, "poses")
     if not isinstance(state, Mapping):
         raise UserError(f"a state is what get_state() returned, a dictionary of {', '.join(keys)}; not {quote(state)}")
     for key in state:
@@ -72,17 +68,17 @@ def unpack(state: Mapping[str, Any], problem: str, fields: Mapping[str, tuple[in
     seed = np.asarray(state["seed"], dtype=object)
     if seed.shape != () or isinstance(seed.item(), bool) or not isinstance(seed.item(), int) or seed.item() < 0:
         raise UserError(f"the state's seed is {quote(state['seed'])}: give an integer of 0 or more")
-    columns = {name: _numbers(state[name], name, shape, np.float32) for name, shape in fields.items()}
+    columns = {name: _numbers(state[name], name, width, np.float32) for name, width in spec.widths.items()}
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         raise UserError(f"the state's fields are of {counts} actions: give as many of each")
     actions = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     for action in actions:
         try:
-            Action.from_dict(action)
+            spec.check(action)
         except ValueError as error:
             raise UserError(f"the state's actions: {error}") from error
-    return Played(seed.item(), actions, _numbers(state["poses"], "poses", (7,), float))
+    return Played(seed.item(), actions, _numbers(state["poses"], "poses", 7, float))
 
 
 def compare(here: Array, there: Array) -> str:
@@ -92,16 +88,16 @@ def compare(here: Array, there: Array) -> str:
     return "" if np.array_equal(here, there) else f"they differ by up to {abs(here - there).max():.2g}"
 
 
-def _numbers(value: ArrayLike, name: str, shape: Sequence[int], kind: type) -> NDArray[Any]:
-    """An array (N, *shape) of a state's numbers."""
+def _numbers(value: ArrayLike, name: str, width: int, kind: type) -> NDArray[Any]:
+    """An array (N, width) of a state's numbers."""
     try:
         array: NDArray[Any] = np.asarray(value, dtype=kind)
     except (TypeError, ValueError) as error:
         raise UserError(f"the state's {name} is {quote(value)}: give an array of numbers") from error
     if array.size == 0:
-        array = array.reshape(0, *shape)
-    if array.ndim != 1 + len(shape) or array.shape[1:] != tuple(shape):
-        raise UserError(f"the state's {name} has shape {array.shape}; it must be (N, {', '.join(map(str, shape))})")
+        array = array.reshape(0, width)
+    if array.ndim != 2 or array.shape[1] != width:
+        raise UserError(f"the state's {name} has shape {array.shape}; it must be (N, {width})")
     if not np.isfinite(array).all():
         raise UserError(f"the state's {name} holds a number that is not finite")
     return array

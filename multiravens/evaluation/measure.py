@@ -153,6 +153,7 @@ def _view(
         pointer=now.pointer if actor.pointer == "reward" else None,
         seed=seed,
         memory=memory,
+        spec=start.spec,
     )
 
 
@@ -169,8 +170,7 @@ def _record(seed: int, start: EpisodeStart, seen: Sequence[Timestep]) -> Record:
         motions=[look.motion for look in seen[1:]],
         actions=tuple(
             ActionRecord(
-                now.pick,
-                now.place,
+                now.action,
                 now.motion,
                 now.credit - before.credit,
                 now.credit,

@@ -9,8 +9,7 @@ class ActionRecord:
     """One action and what stood after it.
 
     Attributes:
-        pick: (3,) where the tip was sent to pick [m], world frame.
-        place: (3,) where it was sent to place [m], world frame.
+        fields: each field (W,) of the action, such as `pick_position` [m], world frame.
         motion: how the motion ended, `ok` or why it ended early, such as `missed`.
         reward: credit gained or lost by it, -1 to 1.
         credit: that stands then, 0 to 1.
@@ -18,8 +17,7 @@ class ActionRecord:
         pointer: the first sub-goal that does not hold then.
     """
 
-    pick: tuple[float, ...]
-    place: tuple[float, ...]
+    fields: dict[str, tuple[float, ...]]
     motion: str
     reward: float
     credit: float

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.data.storage.episode import Episode, read_episode
 from multiravens.data.storage.store import Store
 from multiravens.support.workers import WorkerPool
@@ -27,8 +28,7 @@ class Timestep(NamedTuple):
         credit_by_module: of each module.
         motion: how the last motion ended.
         ended: empty, `success` or `steps`.
-        pick: (3,) where the tip was sent to pick [m], world frame; empty after a reset.
-        place: (3,) where it was sent to place [m], likewise.
+        action: each field (W,) of the action that came before; none after a reset.
     """
 
     color: NDArray[np.uint8]
@@ -38,8 +38,7 @@ class Timestep(NamedTuple):
     credit_by_module: dict[str, float]
     motion: str
     ended: str
-    pick: tuple[float, ...] = ()
-    place: tuple[float, ...] = ()
+    action: dict[str, tuple[float, ...]] = {}
 
 
 class EpisodeStart(NamedTuple):
@@ -50,7 +49,8 @@ class EpisodeStart(NamedTuple):
         goal_color: (G, H, W, 3) uint8, after each sub-goal of the expert's run.
         goal_height: (G, H, W) float32 [m].
         expert_steps: actions that the expert took.
-        expert_actions: each field of them as they were carried out, (T, 3) or (T, 4).
+        expert_actions: each field of them as they were carried out, (T, W).
+        spec: the fields of the environment's actions.
         other: the same of another episode, where somebody is measured with its goals.
     """
 
@@ -59,6 +59,7 @@ class EpisodeStart(NamedTuple):
     goal_height: NDArray[np.float32]
     expert_steps: int
     expert_actions: Mapping[str, NDArray[np.float32]]
+    spec: ActionSpec = PICK_PLACE
     other: "EpisodeStart | None" = None
 
 
@@ -88,7 +89,7 @@ class EnvWorker:
     def open(self, seed: int) -> EpisodeStart | str:
         """Take the goals of the expert's run and start the episode; why not, if the expert does not solve it."""
         shown = self._kept(seed) or self._demonstrate(seed)
-        return shown if isinstance(shown, str) else EpisodeStart(self.reset(seed), *shown)
+        return shown if isinstance(shown, str) else EpisodeStart(self.reset(seed), *shown, self.env.primitive.spec)
 
     def _kept(self, seed: int) -> Shown | str | None:
         """Read the expert's run from the demonstrations: its goals, the reason for rejection, or None if unknown."""
@@ -118,13 +119,11 @@ class EnvWorker:
 
     def step(self, action: dict[str, Any] | None) -> Timestep:
         """Carry out an action, or what the expert does where it is None."""
-        expert = self.env.expert() if action is None else None
-        fields = expert.to_dict() if expert else action
-        if fields is None:
+        chosen = self.env.expert() if action is None else action
+        if chosen is None:
             raise RuntimeError("the expert knows nothing to do in an episode that it has solved before")
-        observation, _, _, _, info = self.env.step(fields)
-        pick, place = (tuple(map(float, fields[f"{part}_position"])) for part in ("pick", "place"))
-        return _seen(observation, info)._replace(pick=pick, place=place)
+        observation, _, _, _, info = self.env.step(chosen)
+        return _seen(observation, info)._replace(action=self.env.last_action())
 
     def close(self) -> None:
         """Disconnect from the simulator."""

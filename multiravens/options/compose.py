@@ -99,8 +99,8 @@ def changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
     """Changes an environment that was composed before.
 
     Args:
-        settings: Its `problem`, `camera` and `motion`, resolved.
-        overrides: `camera=`, `motion=` and `domain=` choose anew; all others set a value that there is.
+        settings: Its `problem`, `camera`, `motion` and, where it names one, `primitive`, resolved.
+        overrides: `camera=`, `motion=`, `primitive=` and `domain=` choose anew; all others set a value that there is.
 
     Returns:
         The changed settings.
@@ -120,8 +120,9 @@ def _changed(settings: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
         key = override.key_or_group
         if not _is_selection(override, search_path(None)):
             values.append(override)
-        elif key not in ("camera", "motion", "domain"):
-            raise UserError(f"{quote(text)}: of a given environment, choose camera, motion or domain, or set values")
+        elif key not in ("camera", "motion", "primitive", "domain"):
+            remedy = "choose camera, motion, primitive or domain, or set values"
+            raise UserError(f"{quote(text)}: of a given environment, {remedy}")
         else:
             path = "camera.domain" if key == "domain" else key
             OmegaConf.update(out, path, OmegaConf.select(compose("environment", [text]), path), merge=False)

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.data.storage import codec
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import SHAPE
@@ -24,7 +25,6 @@ from multiravens.support.files import write_whole
 
 FORMAT = "multiravens-episode"
 VERSION = 2
-ACTION_WIDTHS = {"pick_position": 3, "pick_quaternion": 4, "place_position": 3, "place_quaternion": 4}
 RESOLUTIONS = ("full", "half")
 
 # Far above any episode; they bound what a damaged or hostile file can make a reader allocate.
@@ -35,6 +35,7 @@ MAX_BYTES = 2**29
 
 DTYPES = {"U8": "|u1", "BOOL": "|b1", "I64": "<i8", "F32": "<f4", "F64": "<f8"}
 _BLOBS = ("color", "height")
+Layout = dict[str, tuple[str, tuple[int, ...]]]
 
 
 @dataclass
@@ -47,8 +48,7 @@ class Episode:
         color: (T + 1, 320, 160, 3) uint8, before the first action and after each.
         height: (T + 1, 320, 160) float32 height above the table [m].
         pointer: (T + 1,) int64 index of the first sub-goal that does not hold, G where all do.
-        actions: `pick_position` (T, 3), `pick_quaternion` (T, 4), `place_position`, `place_quaternion`: float32, [m],
-            as they were chosen: what is learned.
+        actions: each field of `spec`, such as `pick_position`, (T, W) float32, as it was chosen: what is learned.
         executed: likewise, as they were carried out: what led to the next frame. The actions unless given; a file holds
             them only where they differ.
         periods: (T,) float32, the turn after which what is held looks the same [rad]; 0 for any, 2 pi for none.
@@ -58,6 +58,7 @@ class Episode:
         goal_frames: (G,) int64 frame that shows each sub-goal reached.
         holds: (T + 1, G) bool, which sub-goals hold.
         success: True if every sub-goal holds at the end.
+        spec: The fields of its actions.
     """
 
     seed: int
@@ -74,6 +75,7 @@ class Episode:
     holds: np.ndarray
     success: bool
     executed: dict[str, np.ndarray] = field(default_factory=dict)
+    spec: ActionSpec = PICK_PLACE
 
     def __post_init__(self) -> None:
         self.executed = self.executed or self.actions
@@ -83,7 +85,7 @@ class Episode:
         """(T,) bool, which actions were carried out otherwise than they were chosen."""
         if self.executed is self.actions:
             return np.zeros(len(self.rewards), bool)
-        return np.any([(self.executed[name] != self.actions[name]).any(1) for name in ACTION_WIDTHS], axis=0)
+        return np.any([(self.executed[name] != self.actions[name]).any(1) for name in self.spec.widths], axis=0)
 
 
 class Header(NamedTuple):
@@ -96,6 +98,7 @@ class Header(NamedTuple):
     fingerprint: str
     steps: int
     bodies: int
+    spec: ActionSpec = PICK_PLACE
 
 
 class Damaged(ValueError):
@@ -128,7 +131,8 @@ def encode_episode(episode: Episode, fingerprint: str = "") -> bytes:
         ValueError: If a field has the wrong shape or a value that can't be stored.
     """
     steps = len(episode.color) - 1
-    expected = layout(steps, episode.poses.shape[1], len(episode.subgoals), bool(episode.disturbed.any()))
+    bodies, goals, disturbed = episode.poses.shape[1], len(episode.subgoals), bool(episode.disturbed.any())
+    expected = layout(steps, bodies, goals, disturbed, episode.spec)
     if not 0 <= steps <= MAX_STEPS:
         raise ValueError(f"an episode has 0 to {MAX_STEPS} steps, not {steps}")
     for name, shape in {"color": (steps + 1, *SHAPE, 3), "height": (steps + 1, *SHAPE)}.items():
@@ -220,41 +224,36 @@ def assemble(header: Header, arrays: dict[str, np.ndarray], color: np.ndarray, h
         problem=header.problem,
         color=color,
         height=height,
-        actions={name: arrays[f"actions.{name}"] for name in ACTION_WIDTHS},
-        executed={name: arrays[f"executed.{name}"] for name in ACTION_WIDTHS if f"executed.{name}" in arrays},
+        actions={name: arrays[f"actions.{name}"] for name in header.spec.widths},
+        executed={name: arrays[f"executed.{name}"] for name in header.spec.widths if is_disturbed(arrays)},
         subgoals=header.subgoals,
         success=header.success,
+        spec=header.spec,
         **plain,
     )
 
 
 def describe(episode: Episode, fingerprint: str) -> str:
     """Writes what an episode says of itself before any array, as JSON that `parse_about` reads."""
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "seed": int(episode.seed),
-        "problem": episode.problem,
-        "subgoals": list(episode.subgoals),
-        "success": bool(episode.success),
-        "fingerprint": fingerprint,
-    }
+    about = {"format": FORMAT, "version": VERSION, "fingerprint": fingerprint, "success": bool(episode.success)}
+    about |= {"seed": int(episode.seed), "problem": episode.problem, "subgoals": list(episode.subgoals)}
+    if episode.spec != PICK_PLACE:  # as it was before there were others
+        about["action"] = episode.spec.plain()
     return json.dumps(about, sort_keys=True)
 
 
 def arrays_of(episode: Episode) -> dict[str, np.ndarray]:
     """Lists an episode's plain arrays by the names that `layout` gives them."""
-    actions = {f"actions.{name}": episode.actions[name] for name in ACTION_WIDTHS}
-    if episode.disturbed.any():
-        actions |= {f"executed.{name}": episode.executed[name] for name in ACTION_WIDTHS}
+    kinds = {"actions": episode.actions} | ({"executed": episode.executed} if episode.disturbed.any() else {})
+    actions = {f"{kind}.{name}": fields[name] for kind, fields in kinds.items() for name in episode.spec.widths}
     plain = ("pointer", "periods", "rewards", "poses", "goal_frames", "holds")
     return actions | {name: np.asarray(getattr(episode, name)) for name in plain}
 
 
-def layout(steps: int, bodies: int, subgoals: int, disturbed: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+def layout(steps: int, bodies: int, subgoals: int, disturbed: bool, spec: ActionSpec) -> Layout:
     """Returns the type, as a key of `DTYPES`, and the shape of every plain array, some for disturbed episodes alone."""
     kinds = ("actions", "executed") if disturbed else ("actions",)
-    actions = {f"{kind}.{name}": ("F32", (steps, width)) for kind in kinds for name, width in ACTION_WIDTHS.items()}
+    actions = {f"{kind}.{name}": ("F32", (steps, width)) for kind in kinds for name, width in spec.widths.items()}
     return actions | {
         "pointer": ("I64", (steps + 1,)),
         "periods": ("F32", (steps,)),
@@ -306,7 +305,7 @@ def _header(file: Any) -> Header:
     bodies = _shape(file, names, "poses", 3)[1]
     subgoals = about["subgoals"]
     check_sizes(steps, bodies, len(subgoals))
-    expected = layout(steps, bodies, len(subgoals), is_disturbed(names))
+    expected = layout(steps, bodies, len(subgoals), is_disturbed(names), about["spec"])
     for name in _BLOBS:
         expected[f"{name}_offsets"] = ("I64", (steps + 2,))
         expected[f"{name}_blobs"] = ("U8", _shape(file, names, f"{name}_blobs", 1))
@@ -316,7 +315,7 @@ def _header(file: Any) -> Header:
         array = file.get_slice(name)
         if (array.get_dtype(), tuple(array.get_shape())) != (dtype, shape):
             raise Damaged(f"{name} is {array.get_dtype()} {array.get_shape()} instead of {dtype} {list(shape)}")
-    return Header(about["seed"], about["problem"], subgoals, about["success"], about["fingerprint"], steps, bodies)
+    return Header(**about, steps=steps, bodies=bodies)
 
 
 def check_sizes(steps: int, bodies: int, subgoals: int) -> None:
@@ -352,7 +351,7 @@ def parse_header(text: str | bytes, form: str, version: int) -> dict[str, Any]:
 
 
 def parse_about(text: str | bytes) -> dict[str, Any]:
-    """Reads what `describe` wrote.
+    """Reads what `describe` wrote: all of a `Header` but the sizes.
 
     Raises:
         Damaged: If it's not that, or of another version.
@@ -364,7 +363,11 @@ def parse_about(text: str | bytes) -> dict[str, Any]:
             raise Damaged(f"its header has no valid {name}")
     if not all(type(name) is str for name in about["subgoals"]):
         raise Damaged("its header has no valid subgoals")
-    return about
+    try:
+        spec = ActionSpec.parse(about.get("action"))
+    except ValueError as error:
+        raise Damaged(f"its header has no valid action: {error}") from error
+    return {name: about[name] for name in types} | {"spec": spec}
 
 
 def _shape(file: Any, names: set[str], name: str, dimensions: int) -> tuple[int, ...]:

@@ -114,6 +114,8 @@ def _faults(store: Store, path: Path, entry: dict[str, Any] | None) -> list[str]
         return [f"{path} is not in the manifest: run multiravens.demos again, or verify with --rebuild"]
     if store.path(episode.seed) != path:
         return [f"{path} holds the episode of seed {episode.seed}"]
+    if episode.spec != store.spec:
+        return [f"{path} holds actions of {episode.spec}, and {store.folder} those of {store.spec}"]
     if made_by != store.fingerprint:
         return [f"{path} was made by another environment than the rest of {store.folder}"]
     wrong = [key for key in sorted(found) if found[key] != entry.get(key)]

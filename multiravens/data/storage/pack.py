@@ -248,7 +248,7 @@ def _encode(episode: Episode, fingerprint: str) -> bytes:
 
 def _layout(episode: Episode) -> dict[str, tuple[str, tuple[int, ...]]]:
     sizes = len(episode.color) - 1, episode.poses.shape[1], len(episode.subgoals)
-    return episodes.layout(*sizes, bool(episode.disturbed.any()))
+    return episodes.layout(*sizes, bool(episode.disturbed.any()), episode.spec)
 
 
 def _decode(blob: bytes, resolution: str) -> Episode:
@@ -263,17 +263,16 @@ def _decode(blob: bytes, resolution: str) -> Episode:
     about = episodes.parse_about(arrays.pop("about").tobytes())
     steps, bodies = len(arrays["pointer"]) - 1, arrays["poses"].shape[1]
     episodes.check_sizes(steps, bodies, len(about["subgoals"]))
-    _check(arrays, steps, bodies, len(about["subgoals"]), resolution)
+    header = Header(**about, steps=steps, bodies=bodies)
+    _check(arrays, header, resolution)
     color, height = (_undone(arrays.pop(name)) for name in ("color", "height"))
-    header = Header(
-        about["seed"], about["problem"], about["subgoals"], about["success"], about["fingerprint"], steps, bodies
-    )
     return episodes.assemble(header, arrays, color, dequantize_height(height))
 
 
-def _check(arrays: dict[str, np.ndarray], steps: int, bodies: int, subgoals: int, resolution: str) -> None:
+def _check(arrays: dict[str, np.ndarray], header: Header, resolution: str) -> None:
+    steps, sizes = header.steps, (header.steps, header.bodies, len(header.subgoals))
     shape = SHAPE if resolution == "full" else (SHAPE[0] // 2, SHAPE[1] // 2)
-    layout = episodes.layout(steps, bodies, subgoals, episodes.is_disturbed(arrays))
+    layout = episodes.layout(*sizes, episodes.is_disturbed(arrays), header.spec)
     expected = {name: (episodes.DTYPES[dtype], each) for name, (dtype, each) in layout.items()}
     expected |= {"color": ("|u1", (steps + 1, *shape, 3)), "height": ("<u2", (steps + 1, *shape))}
     found = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}

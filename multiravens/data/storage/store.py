@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.data.storage.episode import fingerprint
 from multiravens.data.storage.splits import parse_splits, refuse_overlap
 from multiravens.errors import UserError, quote
@@ -36,15 +37,23 @@ class Store:
         folder: Where they lie; its name is the split's and its parent's name the problem's.
         seeds: The split's range.
         environment: The resolved configuration of the environment that makes them, plain values only.
+        spec: The fields of their actions.
     """
 
     folder: Path
     seeds: range
     environment: dict[str, Any]
+    spec: ActionSpec = PICK_PLACE
 
     @classmethod
     def create(
-        cls, data: str | Path, problem: str, split: str, seeds: range, environment: Mapping[str, Any]
+        cls,
+        data: str | Path,
+        problem: str,
+        split: str,
+        seeds: range,
+        environment: Mapping[str, Any],
+        spec: ActionSpec = PICK_PLACE,
     ) -> "Store":
         """Names the store of a problem and split; nothing is written yet.
 
@@ -54,6 +63,7 @@ class Store:
             split: Names the sub-folder of that.
             seeds: The split's range.
             environment: The resolved configuration of the environment.
+            spec: The fields of its actions.
 
         Returns:
             The store.
@@ -64,7 +74,7 @@ class Store:
         if not re.fullmatch(r"\w[\w.-]{0,199}", problem, re.ASCII):
             raise UserError(f"problem.name must be letters, digits, _, - or ., to name a folder, not {quote(problem)}")
         plain = json.loads(json.dumps(dict(environment)))  # as dataset.json will give it back
-        return cls(user_path(data) / problem / split, seeds, plain)
+        return cls(user_path(data) / problem / split, seeds, plain, spec)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Store":
@@ -83,12 +93,13 @@ class Store:
         content = read_json(folder / DATASET, _DATASET_FORMAT, VERSION)
         try:
             (seeds,) = parse_splits({folder.resolve().name: content.get("seeds")}).values()
-        except UserError as error:
+            spec = ActionSpec.parse(content.get("action"))
+        except (UserError, ValueError) as error:
             raise UserError(f"{folder / DATASET} is damaged: {error}") from error
         environment = content.get("environment")
         if not isinstance(environment, dict):
             raise UserError(f"{folder / DATASET} is damaged: it names no environment")
-        return cls(folder, seeds, plain(environment, folder / DATASET))
+        return cls(folder, seeds, plain(environment, folder / DATASET), spec)
 
     @property
     def name(self) -> str:
@@ -183,20 +194,24 @@ class Store:
                 "environment": self.environment,
                 "seeds": seeds,
             }
-            write_json(path, content)
+            written = {} if self.spec == PICK_PLACE else {"action": self.spec.plain()}
+            write_json(path, content | written)
             return
-        Store.open(self.folder).refuse_other({"splits": {self.folder.name: seeds}} | self.environment)
+        wanted = {"splits": {self.folder.name: seeds}, "action": self.spec.kinds}
+        Store.open(self.folder).refuse_other(wanted | self.environment)
 
     def refuse_other(self, wanted: Mapping[str, Any]) -> None:
         """Refuses a configuration that its episodes were not made with.
 
         Args:
-            wanted: Of an environment, plain values, and `splits`, the range of seeds of each, where they matter.
+            wanted: Of an environment, plain values, and where they matter `splits`, the range of seeds of each, and
+                `action`, the kind of each field.
 
         Raises:
             UserError: If it's another one.
         """
-        there = {"splits": {self.folder.name: [self.seeds.start, self.seeds.stop]}} if "splits" in wanted else {}
+        own = {"splits": {self.folder.name: [self.seeds.start, self.seeds.stop]}, "action": self.spec.kinds}
+        there = {name: value for name, value in own.items() if name in wanted}
         differences = list(_differences(there | self.environment, wanted))
         if differences:
             more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""

@@ -1,18 +1,19 @@
 """Demonstrations from elsewhere, such as a real camera or another simulator, as a data set like our own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from multiravens.actions import PICK_PLACE, ActionField, ActionSpec, pick_place_fields
 from multiravens.data.storage.episode import MAX_STEPS, Episode, write_episode
 from multiravens.data.storage.manifest import update_manifest
 from multiravens.data.storage.splits import known_splits, parse_splits
 from multiravens.data.storage.store import DATASET, Store
 from multiravens.errors import UserError, unknown
-from multiravens.geometry import BOUNDS, SHAPE, xy_to_pixel, yaw_quaternion
+from multiravens.geometry import BOUNDS, SHAPE, xy_to_pixel
 from multiravens.picture_checks import as_array, check_color, check_height, check_range, check_shape
 
 
@@ -24,6 +25,7 @@ class EpisodeWriter:
         problem: A name of your own; it names the sub-folder, and training asks for it in `problems=[NAME]`.
         split: Names the sub-folder of that.
         seeds: Its first seed and the one after the last; those of `train`, `test` and `validation` are known.
+        spec: The fields of its actions, where they are not to pick and place.
 
     Attributes:
         store: The data set.
@@ -33,13 +35,18 @@ class EpisodeWriter:
     """
 
     def __init__(
-        self, data: str | Path, problem: str, split: str = "train", seeds: tuple[int, int] | None = None
+        self,
+        data: str | Path,
+        problem: str,
+        split: str = "train",
+        seeds: tuple[int, int] | None = None,
+        spec: ActionSpec = PICK_PLACE,
     ) -> None:
         ranges = known_splits() if seeds is None else parse_splits({split: seeds})
         if split not in ranges:
             raise UserError(f"{unknown('split', split, ranges)}, or give the seeds of your own")
         environment = {"source": "external", "problem": {"name": problem}}
-        self.store = Store.create(data, problem, split, ranges[split], environment)
+        self.store = Store.create(data, problem, split, ranges[split], environment, spec)
         folder = self.store.folder
         if (folder / DATASET).exists() and Store.open(folder).environment != self.store.environment:
             raise UserError(
@@ -58,7 +65,7 @@ class EpisodeWriter:
         goal_frames: ArrayLike | None = None,
         subgoals: Sequence[str] | None = None,
     ) -> Path:
-        """Writes one successful episode of T actions and G sub-goals, under the split's next free seed.
+        """Writes one successful episode of T picks and places and G sub-goals, under the split's next free seed.
 
         Args:
             color: (T + 1, 320, 160, 3) uint8 heightmaps before the first action and after each: red, green, blue.
@@ -81,12 +88,45 @@ class EpisodeWriter:
             UserError: If another command is writing to the data set, it holds episodes of another environment, its
                 seeds are used up, or the disk refuses.
         """
-        color, height = check_color("color", color, "T + 1, "), check_height("height", height, "T + 1, ")
+        if self.store.spec != PICK_PLACE:
+            raise ValueError(f"{self.store.name} holds actions of {self.store.spec}: write them by write_actions")
+        color, height = _pictures(color, height)
+        turns = _angles("turn", turn, len(color) - 1, -math.inf, math.inf)
+        actions = pick_place_fields(_positions("pick", pick, height), _positions("place", place, height), turns)
+        return self._write(color, height, actions, period, goal_frames, subgoals)
+
+    def write_actions(
+        self,
+        color: ArrayLike,
+        height: ArrayLike,
+        actions: Mapping[str, ArrayLike],
+        *,
+        goal_frames: ArrayLike | None = None,
+        subgoals: Sequence[str] | None = None,
+    ) -> Path:
+        """Writes one successful episode of T actions of whichever primitive.
+
+        Args:
+            color: As of `write`, as are height, goal_frames and subgoals, what is returned and what is raised.
+            height: As well.
+            actions: (T, W) each field of `spec`; of positions (T, 2) will do, as for a pick.
+            goal_frames: As well.
+            subgoals: As well.
+        """
+        color, height = _pictures(color, height)
+        fields = {field.name: _field(field, actions, height) for field in self.store.spec.fields}
+        return self._write(color, height, fields, 2 * math.pi, goal_frames, subgoals)
+
+    def _write(
+        self,
+        color: np.ndarray,
+        height: np.ndarray,
+        actions: dict[str, np.ndarray],
+        period: ArrayLike,
+        goal_frames: ArrayLike | None,
+        subgoals: Sequence[str] | None,
+    ) -> Path:
         steps = len(color) - 1
-        check_shape("height", height, (steps + 1, *SHAPE), "one for each colour picture")
-        if not 1 <= steps <= MAX_STEPS:
-            raise ValueError(f"color has {steps + 1} frames: give 2 to {MAX_STEPS + 1}, one more than actions")
-        turns = _angles("turn", turn, steps, -math.inf, math.inf)
         holds, names = self._subgoals(goal_frames, subgoals, steps)
         episode = Episode(
             seed=-1,
@@ -94,12 +134,8 @@ class EpisodeWriter:
             color=color,
             height=height,
             pointer=holds.sum(axis=1),
-            actions={
-                "pick_position": _positions("pick", pick, height),
-                "pick_quaternion": np.tile(yaw_quaternion(0.0).astype(np.float32), (steps, 1)),
-                "place_position": _positions("place", place, height),
-                "place_quaternion": np.stack([yaw_quaternion(angle) for angle in turns]).astype(np.float32),
-            },
+            actions=actions,
+            spec=self.store.spec,
             periods=_angles("period", period, steps, 0.0, 2 * math.pi).astype(np.float32),
             rewards=np.diff(holds.sum(axis=1) / len(names)),
             poses=np.zeros((steps + 1, 0, 7), np.float32),
@@ -142,6 +178,25 @@ class EpisodeWriter:
             write_episode(path, episode, self.store.fingerprint)
             update_manifest(self.store)
         return path
+
+
+def _pictures(color: ArrayLike, height: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    color, height = check_color("color", color, "T + 1, "), check_height("height", height, "T + 1, ")
+    check_shape("height", height, (len(color), *SHAPE), "one for each colour picture")
+    if not 2 <= len(color) <= MAX_STEPS + 1:
+        raise ValueError(f"color has {len(color)} frames: give 2 to {MAX_STEPS + 1}, one more than actions")
+    return color, height
+
+
+def _field(field: ActionField, actions: Mapping[str, ArrayLike], height: np.ndarray) -> np.ndarray:
+    """Returns a field (T, W) float32 of actions."""
+    if field.name not in actions:
+        raise ValueError(f"actions lacks {field.name!r}: give every field of the primitive's action")
+    if field.kind == "position":
+        return _positions(field.name, actions[field.name], height)
+    values = as_array(field.name, actions[field.name])
+    check_shape(field.name, values, (len(height) - 1, field.width), "one row for each action")
+    return np.stack([field.check(row) for row in values]).astype(np.float32)
 
 
 def _positions(name: str, value: ArrayLike, height: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from multiravens.data.training.demonstrations import Batch
+from multiravens.errors import UserError
 
 _TRIES = 24
 
@@ -66,7 +67,13 @@ class SE2(Augmentation):
         return motions(turns, np.concatenate([shifts, np.zeros((count, 1, 2))], axis=1), shape)
 
     def apply(self, batch: Batch, drawn: Tensor) -> Batch:
-        """Move each sample by the first of its motions that leaves pick and place inside."""
+        """Move each sample by the first of its motions that leaves pick and place inside.
+
+        Raises:
+            UserError: the actions are of another primitive.
+        """
+        if batch.action:
+            raise UserError(f"SE2 moves picks and places, not {', '.join(batch.action)}: give augmentation=none")
         first = first_inside(batch.pick, batch.place, drawn, tuple(batch.images.shape[-2:]))
         return move(batch, drawn[torch.arange(len(first), device=first.device), first])
 

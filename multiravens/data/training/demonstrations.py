@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.data.storage.codec import HEIGHT_QUANTUM, quantize_height
 from multiravens.data.storage.episode import Episode, read_episode
 from multiravens.data.storage.pack import SUFFIX, Pack
@@ -44,7 +45,7 @@ class Steps:
         step: (S,) int64 actions taken before.
         frame: (S,) int64 index of the picture before the action.
         pointer: (S,) int64 first sub-goal that does not hold.
-        pick: (S, 2) float32 row and column [pixels], not rounded.
+        pick: (S, 2) float32 row and column [pixels], not rounded; as place and turn NaN of another primitive.
         place: (S, 2) float32 likewise.
         turn: (S,) float32 [rad].
         period: (S,) float32 [rad].
@@ -66,11 +67,13 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (N, 4 (1 + K), H, W) float32: of observation and goals, red, green, blue and height, normalised.
-        pick: (N, 2) float32 row and column [pixels].
+        pick: (N, 2) float32 row and column [pixels]; as place and turn NaN of another primitive.
         place: (N, 2) float32.
         turn: (N,) float32 [rad].
         period: (N,) float32 [rad].
         labels: (N, ..) further ones by name, see `Demonstrations`.
+        action: (N, W) float32 by name, the fields of the actions of another primitive, in the world frame; none where
+            they pick and place.
     """
 
     images: Tensor
@@ -79,6 +82,7 @@ class Batch(NamedTuple):
     turn: Tensor
     period: Tensor
     labels: Mapping[str, Tensor] = {}
+    action: Mapping[str, Tensor] = {}
 
 
 class Demonstrations:
@@ -92,7 +96,7 @@ class Demonstrations:
         labels: by name, what gives a demonstration's further labels (T, ..), a row for each of its T steps.
 
     Raises:
-        UserError: there is not a row of such labels for each step.
+        UserError: there is not a row of such labels for each step, or the actions are of several primitives.
 
     Attributes:
         tasks: names of the problems.
@@ -133,6 +137,11 @@ class Demonstrations:
         self.color, self.height = _settled(color, height, self.device)
         columns = (self.steps.pick, self.steps.place, self.steps.turn[:, None], self.steps.period[:, None])
         self._actions = torch.from_numpy(np.concatenate(columns, axis=1)).to(self.device)
+        spec = spec_of(episodes)
+        self._fields = {
+            name: torch.from_numpy(np.concatenate([episode.actions[name] for _, episode in ordered])).to(self.device)
+            for name in (() if spec == PICK_PLACE else spec.widths)
+        }
         self._labels = {
             name: torch.from_numpy(np.concatenate([_label(name, give, episode) for _, episode in ordered])).to(device)
             for name, give in (labels or {}).items()
@@ -174,8 +183,8 @@ class Demonstrations:
         color, height = self._pictures(frames, at)
         pick, place, turn, period = self._actions[samples].split([2, 2, 1, 1], dim=1)
         images = normalise(color, height.to(torch.float32) * HEIGHT_QUANTUM)
-        labels = {name: rows[samples] for name, rows in self._labels.items()}
-        return Batch(images, pick, place, turn[:, 0], period[:, 0], labels)
+        labels, action = ({name: rows[samples] for name, rows in each.items()} for each in (self._labels, self._fields))
+        return Batch(images, pick, place, turn[:, 0], period[:, 0], labels, action)
 
     def _pictures(self, frames: np.ndarray, at: Tensor) -> tuple[Tensor, Tensor]:
         if self.resident:
@@ -239,6 +248,30 @@ def load(
     return episodes, environments
 
 
+def spec_of(episodes: Mapping[str, Sequence[Episode]]) -> ActionSpec:
+    """The fields of the actions of the demonstrations of some problems.
+
+    Raises:
+        UserError: they are not all of one primitive.
+    """
+    found = {(problem, episode.spec) for problem, each in episodes.items() for episode in each}
+    if len({spec for _, spec in found}) > 1:
+        listed = ", ".join(sorted(f"{problem} by {spec}" for problem, spec in found))
+        raise UserError(f"the demonstrations are not all of one primitive ({listed}): train on those of one")
+    return next(iter(found))[1]
+
+
+def read_spec(data: str | Path, problem: str, split: str) -> ActionSpec:
+    """The fields of the actions of a problem's first demonstration; of picking and placing where there is none.
+
+    Raises:
+        UserError: it is damaged, or there is no such pack.
+    """
+    pack = Pack.open(data) if Path(data).suffix == SUFFIX else None
+    source = _packed(pack, problem, split) if pack else _stored(user_path(data), problem, split, 1)
+    return source.read(source.seeds[0], "half").spec if source.seeds else PICK_PLACE
+
+
 class _Source(NamedTuple):
     """Demonstrations of a problem, in a folder or in a pack; the remedy helps if they are too few."""
 
@@ -288,9 +321,13 @@ def _label(name: str, give: Callable[[Episode], np.ndarray], episode: Episode) -
 
 def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> dict[str, np.ndarray]:
     count = len(episode.rewards)
+    if episode.spec == PICK_PLACE:
+        picks, picked, places, placed = (episode.actions[name] for name in PICK_PLACE.widths)
+    else:
+        picks = places = np.full((count, 3), np.nan, np.float32)
+        picked = placed = np.full((count, 4), np.nan, np.float32)
     turns = [
-        wrap_angle(quaternion_yaw(place) - quaternion_yaw(pick))
-        for pick, place in zip(episode.actions["pick_quaternion"], episode.actions["place_quaternion"], strict=True)
+        wrap_angle(quaternion_yaw(place) - quaternion_yaw(pick)) for pick, place in zip(picked, placed, strict=True)
     ]
     return {
         "task": np.full(count, task, np.int64),
@@ -298,8 +335,8 @@ def _steps(episode: Episode, task: int, index: int, start: int, factor: int) -> 
         "step": np.arange(count),
         "frame": start + np.arange(count),
         "pointer": episode.pointer[:-1].astype(np.int64),
-        "pick": _pixels(episode.actions["pick_position"], factor),
-        "place": _pixels(episode.actions["place_position"], factor),
+        "pick": _pixels(picks, factor),
+        "place": _pixels(places, factor),
         "turn": np.array(turns, np.float32),
         "period": episode.periods.astype(np.float32),
     }

@@ -1,0 +1,1 @@
+"""Motions that one action asks for."""
