@@ -31,7 +31,9 @@ _FEW = 2  # looks that a body is slow for before it is anchored, or fast for bef
 
 @dataclass
 class _Rest:
-    """What is known of a body: `looks` at it since it was last free, anchored, fast, or began to keep its `place`."""
+    """What is known of a body: looks for which it has been slow if it is free, fast if it is anchored; the place where
+    it has been for `kept` looks.
+    """
 
     mass: float
     inertia: tuple[float, ...]
@@ -39,6 +41,7 @@ class _Rest:
     anchored: bool = False
     held: bool = False
     looks: int = 0
+    kept: int = 0
     place: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
@@ -67,14 +70,12 @@ class Anchors:
             rest = self._bodies[body]
             if rest.held:
                 continue
-            if rest.anchored and speed <= 2 * STILL:
-                self._wait(client, body, rest)
-                continue
-            changes = rest.anchored or speed < STILL
-            rest.looks = rest.looks + 1 if changes and rest.place is None else int(changes)
-            rest.place = None
+            changes = speed > 2 * STILL if rest.anchored else speed < STILL
+            rest.looks = rest.looks + 1 if changes else 0
             if rest.looks >= _FEW:
                 self._anchor(client, body, not rest.anchored)
+            elif rest.anchored and not rest.linked:
+                self._wait(client, body)
 
     def free(self, client: int, bodies: Iterable[int]) -> None:
         """Let go of bodies at once; others than rigid ones are passed over."""
@@ -93,22 +94,23 @@ class Anchors:
             if rest is not None:
                 if rest.held:
                     self._weigh(client, body, rest.mass, pybullet.ACTIVATION_STATE_DISABLE_SLEEPING)
-                rest.held, rest.place, rest.looks = False, None, 0
+                rest.held, rest.kept, rest.place = False, 0, None
 
     def let_all_go(self, client: int) -> None:
         """Let all bodies move that are pushed hard enough."""
         self.let_go(client, self._bodies)
 
-    def _wait(self, client: int, body: int, rest: _Rest) -> None:
+    def _wait(self, client: int, body: int) -> None:
         """Count the looks for which an anchored body has kept its place, and hold it after enough of them."""
+        rest = self._bodies[body]
         place = pybullet.getBasePositionAndOrientation(body, physicsClientId=client)
         if rest.place is None or not _same(place, rest.place):
-            rest.place, rest.looks = place, 0
-        rest.looks += 1
-        if rest.looks > PATIENCE and not rest.linked:
+            rest.place, rest.kept = place, 0
+        rest.kept += 1
+        if rest.kept > PATIENCE:
             # Two bodies without mass that are both inactive are not even looked at for contacts.
             self._weigh(client, body, 0.0, pybullet.ACTIVATION_STATE_SLEEP)
-            rest.held, rest.place, rest.looks = True, None, 0
+            rest.held, rest.kept, rest.place = True, 0, None
 
     def _weigh(self, client: int, body: int, mass: float, state: int) -> None:
         pybullet.resetBaseVelocity(body, [0, 0, 0], [0, 0, 0], physicsClientId=client)
@@ -119,7 +121,7 @@ class Anchors:
 
     def _anchor(self, client: int, body: int, anchored: bool) -> None:
         rest = self._bodies[body]
-        rest.anchored, rest.looks, rest.place = anchored, 0, None
+        rest.anchored, rest.looks = anchored, 0
         pybullet.changeDynamics(body, -1, frictionAnchor=int(anchored), physicsClientId=client)
         if anchored:
             # Contacts that there are stay as they are; entered anew, with Bullet's own filters, a body makes new ones.
