@@ -7,7 +7,7 @@ import pybullet
 import pytest
 
 from multiravens.envs import demonstrate, make
-from multiravens.geometry import Array, planar_pose, tilt
+from multiravens.geometry import Array, Pose, planar_pose, tilt
 from multiravens.sim.beads import LINK, add_beads
 from multiravens.sim.motion import ArmMotion, GripperMotion, Motion
 from multiravens.sim.shapes import slab
@@ -113,6 +113,52 @@ def test_a_tower_that_is_pushed_falls(world: World) -> None:
     world.push(tower[2], [0.6, 0.0, 0.0])
     world.settle()
     assert world.pose(tower[2]).position[2] < 2 * BOX[2] - 5e-3
+
+
+def held(world: World, bodies: list[int]) -> list[bool]:
+    """Whether bodies are held by static friction: they have no mass."""
+    return [pybullet.getDynamicsInfo(body, -1, physicsClientId=world.client)[0] == 0 for body in bodies]
+
+
+def test_a_tower_that_kept_its_place_is_held_until_something_comes_near(world: World) -> None:
+    tower = [box_at(world, f"box {level}", 0.5, level * BOX[2]) for level in range(3)]
+    world.settle()
+    assert held(world, tower) == [False] * 3
+    world.step(480)
+    assert held(world, tower) == [True] * 3
+    assert moved(world, 240).max() == 0
+    slider = world.add("slider", slab((0.03, 0.03, 0.03), RED), planar_pose((0.7, 0.0)), mass=0.5)
+    world.step(480)
+    assert held(world, [*tower, slider]) == [True] * 4
+    world.push(slider, [-2.5, 0.0, 0.0])  # lets all go
+    world._anchors.look(world.client)
+    for body in tower:
+        world._anchors._weigh(world.client, body, 0.0, pybullet.ACTIVATION_STATE_SLEEP)
+        world._anchors._bodies[body].held = True
+    assert moved(world, 240)[0] > 2e-3, "what slides into a held tower moves it"
+    dynamics = pybullet.getDynamicsInfo(tower[0], -1, physicsClientId=world.client)
+    assert dynamics[0] == pytest.approx(0.06) and min(dynamics[2]) > 0
+
+
+def test_a_held_tower_falls_when_its_lowest_box_is_taken_away(world: World) -> None:
+    tower = [box_at(world, f"box {level}", 0.5, level * BOX[2]) for level in range(3)]
+    world.settle()
+    world.step(480)
+    assert all(held(world, tower))
+    world.grip(tower[0])
+    assert not any(held(world, tower[:2]))
+    world.move(tower[0], planar_pose((0.6, 0.2), 0.0))
+    world.release()
+    world.settle()
+    assert world.pose(tower[1]).position[2] < 2e-3
+    assert world.pose(tower[2]).position[2] < BOX[2] + 2e-3
+
+
+def test_a_box_that_stands_on_a_corner_is_never_held(world: World) -> None:
+    turned = Pose(np.array([0.5, 0.0, 0.02]), np.array([0.0, np.sin(0.3), 0.0, np.cos(0.3)]))
+    box = world.add("box", slab(BOX, RED), turned, mass=0.06)
+    world.step(480)
+    assert tilt(world.pose(box).quaternion) < np.deg2rad(2), "it fell on its side before it was held"
 
 
 @pytest.mark.parametrize("kind", [GripperMotion, ArmMotion])

@@ -22,7 +22,7 @@ LEVER = 0.02
 """Turning counts as the speed of a point so far from the centre [m], the half width of a typical part."""
 PERIOD = 8
 """Ticks from one look at the bodies to the next."""
-KEPT = 0.0001
+KEPT = 0.0003
 """A body that moves by less than this [m] has kept its place."""
 PATIENCE = 30
 """Looks, a second in all, for which an anchored body keeps its place before it is held."""
@@ -64,13 +64,17 @@ class Anchors:
         """Speed of each body [m/s]."""
         return {body: 0.0 if rest.held else _speed(client, body) for body, rest in self._bodies.items()}
 
+    def movers(self, client: int) -> list[int]:
+        """Bodies that move: anchored ones are shaken by up to `STILL`, so that twice as much is asked of them."""
+        return [body for body, speed in self.speeds(client).items() if self._moves(body, speed)]
+
     def look(self, client: int) -> None:
         """Anchor the bodies that have been slow for a while, hold those that kept their places, let go of the fast."""
         for body, speed in self.speeds(client).items():
             rest = self._bodies[body]
             if rest.held:
                 continue
-            changes = speed > 2 * STILL if rest.anchored else speed < STILL
+            changes = self._moves(body, speed) == rest.anchored
             rest.looks = rest.looks + 1 if changes else 0
             if rest.looks >= _FEW:
                 self._anchor(client, body, not rest.anchored)
@@ -99,6 +103,9 @@ class Anchors:
     def let_all_go(self, client: int) -> None:
         """Let all bodies move that are pushed hard enough."""
         self.let_go(client, self._bodies)
+
+    def _moves(self, body: int, speed: float) -> bool:
+        return speed > (2 * STILL if self._bodies[body].anchored else STILL)
 
     def _wait(self, client: int, body: int) -> None:
         """Count the looks for which an anchored body has kept its place, and hold it after enough of them."""

@@ -258,7 +258,7 @@ class World:
     def _look_around(self) -> None:
         """Let go of what the tip or a moving body comes near, and look how the belts and cables move."""
         movers = [self._tip] if self._tip is not None else []
-        movers += [(body, -1) for body, speed in self._anchors.speeds(self.client).items() if speed > STILL]
+        movers += [(body, -1) for body in self._anchors.movers(self.client)]
         near = {other for body, link in movers for other in self._near(body, link)}
         self._anchors.let_go(self.client, near)
         for chain in self.chains:
