@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from multiravens.envs.action import Action, action_space
 from multiravens.envs.primitive import OK, pick_and_place
 from multiravens.envs.problem import Problem, pointer
+from multiravens.envs.seen import Seen
 from multiravens.envs.state import Fields, Played, State, compare, pack, unpack
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
@@ -42,7 +43,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     truncates after `problem.max_steps` actions.
 
     Info: `seed`, `holds` (G,) bool, `credit`, `credit_by_module`, `poses` (B, 7), `motion` (`ok` or why the primitive
-    ended early) and `ended` (empty, `success` or `steps`).
+    ended early), `vacuum` (how well the tool held to the end) and `ended` (empty, `success` or `steps`).
 
     A copy (`copy.deepcopy`, `pickle`) has a simulation of its own, in which the episode so far is played again; it has
     no viewer. An environment that nothing uses any more is freed without `close`.
@@ -262,7 +263,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         action = Action.from_dict(fields)
         self._taken.append({name: np.array(fields[name], np.float32) for name in self._fields()})
         self._count_try()
-        reason = pick_and_place(self.world, self.motion, action)
+        reason = pick_and_place(self.world, self.motion, action, self._seen)
         self._holds = self.problem.holds(self.world)
         self._tries = [0 if held else count for held, count in zip(self._holds, self._tries, strict=True)]
         self._observation = self._observe()
@@ -306,6 +307,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     def _observe(self) -> Observation:
         color, height = self.camera.observe(self.world, self._noise)
         height = np.minimum(height, np.float32(BOUNDS[2, 1]))
+        self._seen = Seen(height)
         color, height = at_resolution(color, height, self.resolution)
         return {"color": color, "height": height, "pointer": np.int64(pointer(self._holds))}
 
@@ -317,5 +319,6 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             "credit_by_module": self.problem.credit_by_module(self._holds),
             "poses": self.poses(),
             "motion": motion,
+            "vacuum": self.motion.vacuum,
             "ended": ended,
         }

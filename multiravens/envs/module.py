@@ -34,7 +34,12 @@ class TaskModule(ABC):
 
     Parameters are those of `__init__`, checked there with a ValueError that states the value and the limit. One object
     serves many episodes: `build` forgets the last one.
+
+    Attributes:
+        tool: which picks the module's bodies: `suction`, or `fingers` for what no cup holds, such as beads.
     """
+
+    tool: str = "suction"
 
     @property
     @abstractmethod
