@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from multiravens.geometry import BOUNDS, PIXEL, SHAPE, Array
+from multiravens.geometry import BOUNDS, PIXEL, SHAPE, Array, xy_to_pixel
 from multiravens.heightmap import Height
 
 MARGIN = 0.003
@@ -38,11 +38,14 @@ class Seen:
         Returns:
             0 where nothing but the table is seen.
         """
-        way = goal - start
-        share = (self._points - start) @ way / max(float(way @ way), 1e-12)
-        offsets = self._points - start - np.clip(share, 0, 1)[..., None] * way
-        near = np.square(offsets).sum(-1) <= (radius + MARGIN) ** 2
-        return float(self._height[near].max(initial=0.0))
+        way, reach = goal - start, radius + MARGIN
+        # Of the map, only a window about the way is looked at.
+        corners = np.array([np.minimum(start, goal) - reach, np.maximum(start, goal) + reach])
+        (top, left), (bottom, right) = np.clip(xy_to_pixel(corners) + [[0, 0], [1, 1]], 0, SHAPE)
+        offsets = self._points[top:bottom, left:right] - start
+        share = np.clip(offsets @ way / max(float(way @ way), 1e-12), 0, 1)
+        near = np.square(offsets - share[..., None] * way).sum(-1) <= reach**2
+        return float(self._height[top:bottom, left:right][near].max(initial=0.0))
 
     def extent(self, xy: Array, top: float) -> float:
         """Radius [m] about a point (2,) of what is seen to hang together with what is there.

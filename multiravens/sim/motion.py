@@ -5,12 +5,13 @@ between them (`fingers`). A rigid body is held by a fixed joint, a bead by a bal
 stretch.
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
 import pybullet
 
-from multiravens.geometry import Array, Pose, invert, multiply, yaw_quaternion
+from multiravens.geometry import Array, Pose, yaw_quaternion
 from multiravens.sim import fingers, suction
 from multiravens.sim.arm import Arm
 from multiravens.sim.world import TICK, World
@@ -165,14 +166,14 @@ class Motion(ABC):
         """Tell, every tick, whether a rigid load is where it was gripped and asks no more than its tool holds."""
         if self.held is None or self.world.bodies[self.held].kind == "bead":
             return True
-        if np.linalg.norm(self._seen_from_tip(self.held).position - self._relative) > _SLIP:
+        if math.dist(self._seen_from_tip(self.held).position, self._relative) > _SLIP:
             return False
         if self._pull is None:
             return True
         if self.contact():
             self._pull.pause()
             return True
-        return self._pull.bears(self.tip().position)
+        return self._pull.bears(self.tip().position.tolist())
 
     def release(self) -> None:
         """Let go; does nothing with an empty tip."""
@@ -205,8 +206,10 @@ class Motion(ABC):
 
     def _seen_from_tip(self, body: int) -> Pose:
         """Pose of a body's centre of mass in the frame of the link that holds."""
-        position, quaternion = pybullet.getBasePositionAndOrientation(body, physicsClientId=self.world.client)
-        return multiply(invert(self._frame()), Pose(np.array(position), np.array(quaternion)))
+        held = pybullet.getBasePositionAndOrientation(body, physicsClientId=self.world.client)
+        # Bullet's own arithmetic, as this is asked every tick.
+        away = pybullet.invertTransform(*map(list, self._frame()))
+        return Pose(*map(np.array, pybullet.multiplyTransforms(*away, *held)))
 
     @abstractmethod
     def _frame(self) -> Pose:

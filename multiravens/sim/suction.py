@@ -4,7 +4,9 @@ The cup is a stiff ring with vacuum inside. It stays on while its ring is presse
 edge) and while friction there keeps it from sliding.
 """
 
+import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import pybullet
@@ -59,17 +61,17 @@ def seal(world: World, position: Array, body: int) -> float:
     return float(closed[1:].mean()) if np.isfinite(heights[0]) and closed[0] else 0.0
 
 
-def holds(force: Array, moment: Array, share: float = 1.0) -> bool:
+def holds(force: Sequence[float], moment: Sequence[float], share: float = 1.0) -> bool:
     """Tell whether a cup that points straight down passes a force and a moment on to its load.
 
     Args:
         force: (3,) that carrying asks of it, upwards what lifts [N].
-        moment: (3,) about the rim's middle [N m]; that about the vertical is not looked at.
+        moment: (2,) about the world's x and y axes through the rim's middle [N m].
         share: of the rim that seals; the vacuum is less by as much.
     """
     pressed = share * FORCE - force[2]
-    sideways, tipping = float(np.hypot(*force[:2])), float(np.hypot(*moment[:2]))
-    return bool(pressed > 0 and sideways <= FRICTION * pressed and tipping <= RADIUS * pressed)
+    sideways, tipping = math.hypot(force[0], force[1]), math.hypot(*moment)
+    return pressed > 0 and sideways <= FRICTION * pressed and tipping <= RADIUS * pressed
 
 
 class Pull:
@@ -87,19 +89,21 @@ class Pull:
     def __init__(self, world: World, body: int, share: float) -> None:
         self._client, self._body, self._share = world.client, body, share
         self._mass = world.mass(body)
-        self._velocities: deque[Array] = deque(maxlen=_WINDOW + 1)
+        self._velocities: deque[Sequence[float]] = deque(maxlen=_WINDOW + 1)
 
     def pause(self) -> None:
         """Forget how the load moved, since something else pushes it too."""
         self._velocities.clear()
 
-    def bears(self, cup: Array) -> bool:
+    def bears(self, cup: Sequence[float]) -> bool:
         """Take this tick into account and tell whether the cup, its middle at (3,) [m], holds its load."""
-        linear, _ = pybullet.getBaseVelocity(self._body, physicsClientId=self._client)
-        self._velocities.append(np.array(linear))
+        # Plain numbers: this is asked every tick.
+        self._velocities.append(pybullet.getBaseVelocity(self._body, physicsClientId=self._client)[0])
         if len(self._velocities) <= _WINDOW:
             return True
-        acceleration = (self._velocities[-1] - self._velocities[0]) / (_WINDOW * TICK)
-        force = self._mass * (acceleration - [0, 0, GRAVITY])
+        first, last = self._velocities[0], self._velocities[-1]
+        fx, fy, fz = (self._mass * (now - then) / (_WINDOW * TICK) for now, then in zip(last, first, strict=True))
+        fz -= self._mass * GRAVITY
         centre = pybullet.getBasePositionAndOrientation(self._body, physicsClientId=self._client)[0]
-        return holds(force, np.cross(np.array(centre) - cup, force), self._share)
+        x, y, z = (there - here for there, here in zip(centre, cup, strict=True))
+        return holds((fx, fy, fz), (y * fz - z * fy, z * fx - x * fz), self._share)
