@@ -118,8 +118,7 @@ _KNOCK, _KNOCKS = np.deg2rad(5), 8
 """Angle of a knock, and how many there are, each in another direction."""
 _MOST_TILT, _MOST_SHIFT, _MOST_SINK = np.deg2rad(8), 0.01, 0.002
 """A part that tips further, or moves or sinks further [m], when it is put on a plate does not stand there."""
-_REACH, _SPACING = 0.040, 0.001
-"""Distance [m] from a part's middle along each axis at which a grasp is looked for, and between the spots tried."""
+_REACH = 40  # from a part's middle along each axis, a grasp is looked for at so many points
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "flip", "grasp")
 
 
@@ -315,15 +314,23 @@ def _on_table(pose: Pose, spots: ArrayLike) -> Array:
 def _grasp(
     world: World, body: int, spot: Array, pose: Pose, top: Array, grasp: Sequence[float] | None
 ) -> tuple[float, float] | None:
-    """The given spot of a part, or the sealing one nearest to its middle; None where no cup seals."""
-    if grasp is None:
-        axis = np.arange(-_REACH, _REACH + 1e-9, _SPACING)
-        spots = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-        spots = spots[np.argsort(np.linalg.norm(spots, axis=1), kind="stable")]
-    else:
-        spots = np.asarray(grasp, dtype=float).reshape(-1, 2)
-    for (x, y), at in zip(spots, _on_table(pose, spots), strict=True):
+    """The given spot of a part, or the nearest to its middle where a cup seals with a millimetre to spare.
+
+    Returns:
+        None where no cup seals.
+    """
+
+    def seals(at: Array) -> bool:
         below = top[np.linalg.norm(top[:, :2] - at, axis=1) <= suction.RADIUS]
-        if len(below) and suction.seal(world, spot + [*at, below[:, 2].max()], body) == 1.0:
+        return len(below) > 0 and suction.seal(world, spot + [*at, below[:, 2].max()], body) == 1.0
+
+    if grasp is not None:
+        return (float(grasp[0]), float(grasp[1])) if seals(_on_table(pose, grasp)[0]) else None
+    steps = np.arange(-_REACH, _REACH + 1)
+    spots = _GRID * np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    spots = spots[np.argsort(np.linalg.norm(spots, axis=1), kind="stable")]
+    around = _GRID * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])  # to spare
+    for (x, y), at in zip(spots, _on_table(pose, spots), strict=True):
+        if all(seals(at + shift) for shift in around):
             return float(x), float(y)
     return None

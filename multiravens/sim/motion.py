@@ -23,7 +23,6 @@ TOOLS = ("suction", "fingers")
 NOTHING = "missed: nothing to hold at the pick"
 NO_SEAL = "missed: no seal, the cup's rim does not lie whole on what it touches"
 TOO_WIDE = "missed: what the tip touches does not fit between the fingers"
-_ARRIVAL = 12  # ticks in which a tip comes to rest after it has travelled
 _SLIP = 0.004  # a rigid load this far [m] from where it was held has come off
 
 
@@ -73,7 +72,8 @@ class Motion(ABC):
     held: int | None = None
     vacuum: float = 0.0
     missed: str = NOTHING
-    _ramp: float = 0.0  # ticks in which travel gets to full speed
+    _ramp: float  # ticks in which travel gets to full speed, and in which the tip comes to rest after it
+    _arrival: int
     _target: tuple[Array, float]
     _joint: int | None = None
 
@@ -119,7 +119,7 @@ class Motion(ABC):
                 self.command(begin + share * (goal - begin), before + share * (angle - before))
                 self.world.step()
         self.command(position, yaw)
-        self.world.step(_ARRIVAL)
+        self.world.step(self._arrival)
 
     def contact(self) -> bool:
         """Tell whether the tip, or what it holds, touches anything else."""
@@ -220,7 +220,7 @@ class GripperMotion(Motion):
     """A floating head, pulled by a joint with the world of at most 50 N."""
 
     fast, travel, loaded = 0.012, 0.020, 0.005
-    _ramp = 10.0
+    _ramp, _arrival = 10.0, 6
     _LENGTH = 0.05
     _MASS = 0.2
 
@@ -264,6 +264,7 @@ class ArmMotion(Motion):
     """A UR5e whose joints' motors follow the same tip poses by inverse kinematics."""
 
     fast, travel, loaded = 0.004, 0.004, 0.003  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
+    _ramp, _arrival = 0.0, 12
 
     def _enter(self) -> None:
         """Put the tip into the world, at HOME."""
