@@ -314,7 +314,7 @@ def _on_table(pose: Pose, spots: ArrayLike) -> Array:
 def _grasp(
     world: World, body: int, spot: Array, pose: Pose, top: Array, grasp: Sequence[float] | None
 ) -> tuple[float, float] | None:
-    """The given spot of a part, or the nearest to its middle where a cup seals with a millimetre to spare.
+    """The given spot of a part, or the one nearest to its middle where a cup seals, with a millimetre to spare if any.
 
     Returns:
         None where no cup seals.
@@ -330,7 +330,11 @@ def _grasp(
     spots = _GRID * np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
     spots = spots[np.argsort(np.linalg.norm(spots, axis=1), kind="stable")]
     around = _GRID * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])  # to spare
-    for (x, y), at in zip(spots, _on_table(pose, spots), strict=True):
-        if all(seals(at + shift) for shift in around):
-            return float(x), float(y)
-    return None
+    best = None
+    for xy, at in zip(spots, _on_table(pose, spots), strict=True):
+        if seals(at):
+            best = xy if best is None else best
+            if all(seals(at + shift) for shift in around):
+                best = xy
+                break
+    return None if best is None else (float(best[0]), float(best[1]))

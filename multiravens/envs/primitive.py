@@ -12,8 +12,8 @@ from multiravens.envs.seen import Seen
 from multiravens.geometry import Array
 from multiravens.sim.beads import RADIUS as BEAD_RADIUS
 from multiravens.sim.motion import NOTHING, Motion, ramped
-from multiravens.sim.suction import ACCELERATION
 from multiravens.sim.suction import RADIUS as TIP_RADIUS
+from multiravens.sim.suction import acceleration
 from multiravens.sim.world import TICK, World
 
 OK = "ok"
@@ -132,7 +132,7 @@ class _Primitive:
         # Turning is no faster than half a turn in the time the tip takes for 25 cm.
         ticks = max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)
         carries = self.motion.held is not None and not self._holds_bead() and speed > SLOW
-        for share in ramped(ticks, speed / (ACCELERATION * TICK**2) if carries else 0.0):
+        for share in ramped(ticks, speed / (acceleration(self.hangs) * TICK**2) if carries else 0.0):
             self.position, self.yaw = start + share * (goal - start), turn + share * (yaw - turn)
             self.motion.command(self.position, self.yaw)
             self.world.step()

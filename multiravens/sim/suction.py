@@ -24,6 +24,8 @@ FRICTION = 0.5
 """Of a rubber cup on a dry smooth surface, the figure that makers of cups reckon with."""
 ACCELERATION = 5.0
 """Most acceleration [m/s2] at which a load is moved, that of a usual gantry."""
+LEVER = 0.030
+"""A load that hangs lower than this [m] is moved more gently, since its middle pulls at a longer lever."""
 SAFETY = 1.5
 """Margin that makers of cups ask for, with smooth and airtight parts."""
 HEAVIEST = int(100 * FORCE / (SAFETY * (-GRAVITY + ACCELERATION / FRICTION))) / 100
@@ -59,6 +61,11 @@ def seal(world: World, position: Array, body: int) -> float:
     heights = np.array([hit[3][2] if hit[0] == body else -np.inf for hit in hits])
     closed = heights > heights.max() - TOLERANCE
     return float(closed[1:].mean()) if np.isfinite(heights[0]) and closed[0] else 0.0
+
+
+def acceleration(hangs: float) -> float:
+    """Acceleration [m/s2] at which a load is moved that reaches so far below the cup [m]."""
+    return ACCELERATION * max(LEVER / max(hangs, LEVER), 0.4)
 
 
 def holds(force: Sequence[float], moment: Sequence[float], share: float = 1.0) -> bool:
