@@ -131,8 +131,7 @@ class _Primitive:
         start, turn = self.position, self.yaw
         # Turning is no faster than half a turn in the time the tip takes for 25 cm.
         ticks = max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)
-        carries = self.motion.held is not None and not self._holds_bead() and speed > SLOW
-        for share in ramped(ticks, speed / (acceleration(self.hangs) * TICK**2) if carries else 0.0):
+        for share in ramped(ticks, self._ramp(speed)):
             self.position, self.yaw = start + share * (goal - start), turn + share * (yaw - turn)
             self.motion.command(self.position, self.yaw)
             self.world.step()
@@ -141,6 +140,13 @@ class _Primitive:
             if until_contact and self.motion.contact():
                 break
         return True
+
+    def _ramp(self, speed: float) -> float:
+        """Ticks in which the tip gets from rest to a speed [m a tick]."""
+        if speed <= BEAD:
+            return 0.0
+        gentle = acceleration(self.hangs) * TICK**2
+        return speed / (self.motion.acceleration if self.motion.held is None else gentle)
 
     def _load_is_safe(self) -> bool:
         if self._holds_bead():

@@ -72,8 +72,8 @@ class Motion(ABC):
     held: int | None = None
     vacuum: float = 0.0
     missed: str = NOTHING
-    _ramp: float  # ticks in which travel gets to full speed, and in which the tip comes to rest after it
-    _arrival: int
+    acceleration: float  # of the empty tip [m a tick, each tick]
+    _arrival: int  # ticks in which the tip comes to rest after it has travelled
     _target: tuple[Array, float]
     _joint: int | None = None
 
@@ -115,7 +115,7 @@ class Motion(ABC):
         lifted = np.array([*start[:2], max(start[2], position[2])])
         for goal, angle in ((lifted, turn), (np.asarray(position, dtype=float), yaw)):
             begin, before = self._target
-            for share in ramped(float(np.linalg.norm(goal - begin)) / self.travel, self._ramp):
+            for share in ramped(float(np.linalg.norm(goal - begin)) / self.travel, self.travel / self.acceleration):
                 self.command(begin + share * (goal - begin), before + share * (angle - before))
                 self.world.step()
         self.command(position, yaw)
@@ -220,7 +220,7 @@ class GripperMotion(Motion):
     """A floating head, pulled by a joint with the world of at most 50 N."""
 
     fast, travel, loaded = 0.012, 0.020, 0.005
-    _ramp, _arrival = 10.0, 6
+    acceleration, _arrival = 0.002, 6
     _LENGTH = 0.05
     _MASS = 0.2
 
@@ -263,8 +263,12 @@ class GripperMotion(Motion):
 class ArmMotion(Motion):
     """A UR5e whose joints' motors follow the same tip poses by inverse kinematics."""
 
-    fast, travel, loaded = 0.004, 0.004, 0.003  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
-    _ramp, _arrival = 0.0, 12
+    fast, travel, loaded = (
+        0.004,
+        0.004,
+        0.003,
+    )  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
+    acceleration, _arrival = 0.0002, 12
 
     def _enter(self) -> None:
         """Put the tip into the world, at HOME."""
