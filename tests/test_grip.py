@@ -51,6 +51,13 @@ def carry(
     return pick_and_place(world, motion, action, sight or seen(world))
 
 
+def expert(env: PickPlaceEnv) -> Action:
+    """The expert's next action."""
+    action = env.expert()
+    assert action is not None
+    return action
+
+
 def moved(world: World, body: int) -> float:
     """Distance [m] of a body from the start."""
     return float(np.linalg.norm(world.pose(body).position[:2] - START))
@@ -175,7 +182,7 @@ def test_info_tells_whether_something_was_held_to_the_end() -> None:
     env = make("placing")
     _, info = env.reset(seed=300_000)
     assert info["vacuum"] == 0.0
-    *_, info = env.step(env.expert())
+    *_, info = env.step(expert(env))
     assert info["motion"] == OK and info["vacuum"] == 1.0 and type(info["vacuum"]) is float
     _, again = env.set_state(env.get_state())
     assert again["vacuum"] == 1.0
@@ -218,16 +225,8 @@ def test_the_tip_travels_over_what_the_map_shows_and_hits_what_it_does_not(
 def test_a_map_tells_the_highest_thing_on_the_way_but_no_lone_pixel() -> None:
     height = np.zeros(SHAPE, np.float32)
     height[100:104, 40:44], height[200, 80], height[250, 40:60] = 0.05, 0.2, 0.01
-    at = {
-        name: np.array([0.25, -0.5]) + PIXEL * np.array(place)
-        for name, place in {
-            "box": (41.5, 101.5),
-            "left": (20, 101),
-            "right": (70, 101),
-            "pixel": (80, 200),
-            "wall": (50, 250),
-        }.items()
-    }
+    places = {"box": (41.5, 101.5), "left": (20, 101), "right": (70, 101), "pixel": (80, 200), "wall": (50, 250)}
+    at = {name: np.array([0.25, -0.5]) + PIXEL * np.array(place) for name, place in places.items()}
     sight = Seen(height)
     assert sight.along(at["left"], at["right"], 0.006) == pytest.approx(0.05)
     assert sight.along(at["left"], at["left"], 0.006) == 0.0
@@ -245,13 +244,13 @@ def test_every_action_is_planned_on_the_map_of_its_own_start(motion: str, monkey
         return pick_and_place(world, motion, action, sight)
 
     monkeypatch.setattr(environment, "pick_and_place", check)
-    env: PickPlaceEnv = make("stacking", motion=motion, **{"problem.modules.stacking.boxes": 2})
+    env = make("stacking", ["problem.modules.stacking.boxes=2"], motion=motion)
     demonstrate(env, 300_001, Disturbance(0.5, 0.03, 15.0))
     env.reset(seed=300_000)
     state = env.get_state()
-    env.step(env.expert())
+    env.step(expert(env))
     env.set_state(state)
-    env.step(env.expert())
+    env.step(expert(env))
     env.close()
     assert len(given) >= 4 and all(given)
 

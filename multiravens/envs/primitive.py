@@ -11,7 +11,7 @@ from multiravens.envs.action import Action
 from multiravens.envs.seen import Seen
 from multiravens.geometry import Array
 from multiravens.sim.beads import RADIUS as BEAD_RADIUS
-from multiravens.sim.motion import NOTHING, Motion, ramped
+from multiravens.sim.motion import Motion, ramped
 from multiravens.sim.suction import RADIUS as TIP_RADIUS
 from multiravens.sim.suction import acceleration
 from multiravens.sim.world import TICK, World

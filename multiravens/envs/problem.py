@@ -53,8 +53,8 @@ class Problem:
         max_steps: actions allowed in an episode; None for twice what an expert needs.
 
     Raises:
-        UserError: no module or more than 16, modules that do not fit on the table, an unknown order or tool, or not 1 to
-            `MOST_STEPS` steps.
+        UserError: no module or more than 16, modules that do not fit on the table, an unknown order or tool, or not 1
+            to `MOST_STEPS` steps.
     """
 
     def __init__(

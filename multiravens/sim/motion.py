@@ -14,7 +14,7 @@ import pybullet
 from multiravens.geometry import Array, Pose, yaw_quaternion
 from multiravens.sim import fingers, suction
 from multiravens.sim.arm import Arm
-from multiravens.sim.world import TICK, World
+from multiravens.sim.world import World
 
 HEAD_FORCE = 50.0
 """Most force [N] of the joint that pulls the floating head."""
