@@ -57,6 +57,8 @@ class Chaining(TaskModule):
         ValueError: a count out of its range.
     """
 
+    tool = "fingers"
+
     def __init__(self, posts: int = 4, wanted: int = 2) -> None:
         if not 4 <= posts <= 6:
             raise ValueError(f"posts={posts}: give 4 to 6")

@@ -1,6 +1,6 @@
 """The parts that placing hands out, and a user's own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from multiravens.errors import UserError, quote, unknown
 from multiravens.geometry import Array, Pose, invert, multiply, planar_pose, quaternion_yaw, tilt, transform
 from multiravens.options.paths import user_path
+from multiravens.sim import suction
 from multiravens.sim.shapes import RGB, Box, MeshFile, Shape, disc, prism, slab
 from multiravens.sim.world import IDENTITY, World
 from multiravens.tasks.symmetry import Symmetry
@@ -33,7 +35,7 @@ class Part:
         radius: of the circle about its origin that it fits in [m].
         height: [m].
         symmetry: turns and flips after which it looks the same.
-        grasp: (x, y) of a spot of its top, wide enough for the suction tip, in its own frame [m].
+        grasp: (x, y) of a spot of its top that a suction cup seals on, in its own frame [m].
         add: puts one into a world: (world, name, pose, colour, mass) to Bullet's identifier.
     """
 
@@ -116,6 +118,7 @@ _KNOCK, _KNOCKS = np.deg2rad(5), 8
 """Angle of a knock, and how many there are, each in another direction."""
 _MOST_TILT, _MOST_SHIFT, _MOST_SINK = np.deg2rad(8), 0.01, 0.002
 """A part that tips further, or moves or sinks further [m], when it is put on a plate does not stand there."""
+_REACH = 40  # from a part's middle along each axis, a grasp is looked for at so many points
 _KEYS = ("mesh", "urdf", "name", "scale", "symmetry", "flip", "grasp")
 
 
@@ -127,10 +130,11 @@ def part(description: str | Mapping[str, Any]) -> Part:
             `name`, `scale` (metres a unit), `symmetry` (degrees after which it looks the same, 360 by default, 0 for
             round), `flip` (direction in degrees, from its x axis, of a level axis about which half a turn looks the
             same; without it, upside down looks different) and `grasp` ([x, y] of a flat spot of its top, in metres from
-            its middle).
+            its middle; by default the one nearest to its middle).
 
     Raises:
-        UserError: an unknown name or key, a file that cannot be read, or a part too large for a plate.
+        UserError: an unknown name or key, a file that cannot be read, or a part that is too large for a plate, does not
+            stand there, or that no cup holds.
     """
     if isinstance(description, str):
         if description not in LIBRARY:
@@ -154,11 +158,10 @@ def part(description: str | Mapping[str, Any]) -> Part:
             f"{str(path)!r} is {extents[0]:.3f} x {extents[1]:.3f} x {height:.3f} m; parts are 1.6 to "
             "9 cm across and up to 8 cm high: set scale (metres a unit of the file)"
         )
-    x, y = (float(value) for value in description.get("grasp", (0.0, 0.0)))
-    _check_stands(add, path, (x, y))
+    grasp = _check_stands(add, path, description.get("grasp"))
     flip = description.get("flip")
     symmetry = _symmetry(float(description.get("symmetry", 360)), None if flip is None else float(flip))
-    return Part(str(description.get("name", path.stem)), radius, height, symmetry, (x, y), add)
+    return Part(str(description.get("name", path.stem)), radius, height, symmetry, grasp, add)
 
 
 def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
@@ -169,6 +172,13 @@ def _mesh_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
 def _urdf_part(path: Path, scale: float) -> tuple[Add, np.ndarray]:
     # Published models have their origin anywhere, and not all of them stand as they are in the file: a part's frame is
     # under the middle of the body as it comes to rest on a table.
+    with _at_rest(partial(_add_urdf, path, scale, IDENTITY)) as (world, body, *_):
+        mass = world.mass(body)
+    if mass > suction.HEAVIEST:
+        raise UserError(
+            f"urdf: {str(path)!r} has mass {mass:g} kg, more than a suction cup holds: give its link a <mass> of at "
+            f"most {suction.HEAVIEST:g}"
+        )
     turned = _steadiest(path, scale)
     lying, top = _measure(partial(_add_urdf, path, scale, invert(turned)))
     if not len(top):
@@ -238,9 +248,9 @@ def _put_down(add: Add, tipped: Pose = IDENTITY) -> Pose:
         return lying
 
 
-def _measure(add: Add, plate: bool = False) -> tuple[Pose, np.ndarray]:
+def _measure(add: Add) -> tuple[Pose, np.ndarray]:
     """Pose at rest, and points (N, 3) that are seen from above, `_GRID` apart in x and y, from the same spot [m]."""
-    with _at_rest(add, plate=plate) as (world, body, spot, lying):
+    with _at_rest(add) as (world, body, spot, lying):
         return lying, world.seen_above(body, _GRID) - spot
 
 
@@ -253,20 +263,29 @@ def _knock(add: Add) -> list[Pose]:
     return [pose for pose in lying if tilt(pose.quaternion) > _MOST_TILT]
 
 
-def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
-    """Refuse a part that no plate could hold or no tip pick.
+def _check_stands(add: Add, path: Path, grasp: Sequence[float] | None) -> tuple[float, float]:
+    """Refuse a part that no plate could hold or no cup pick.
+
+    Args:
+        add: puts it into a world.
+        path: of its file.
+        grasp: (x, y) of the spot to pick it at, in its own frame [m]; None for the one nearest to its middle.
+
+    Returns:
+        The spot.
 
     Raises:
-        UserError: it does not stand, stands round a plate instead of on it, or nothing is at its grasp.
+        UserError: it does not stand, stands round a plate instead of on it, or no cup seals at its grasp.
     """
-    pose, top = _measure(add, plate=True)
-    spot = transform(pose, [[*grasp, 0.0]])[0, :2]
-    if np.linalg.norm(top[:, :2] - spot, axis=1).min(initial=np.inf) > _GRID:
+    with _at_rest(add, plate=True) as (world, body, spot, pose):
+        top = world.seen_above(body, _GRID) - spot
+        found = _grasp(world, body, spot, pose, top, grasp)
+    moved, tipped = float(np.linalg.norm(pose.position[:2])), tilt(pose.quaternion)
+    if grasp is not None and np.linalg.norm(_on_table(pose, [grasp]) - top[:, :2], axis=1).min() > _GRID:
         raise UserError(
             f"grasp: nothing of {str(path)!r} is at {list(grasp)}; give [x, y] of a flat spot of its top, in metres "
             "from its middle"
         )
-    moved, tipped = float(np.linalg.norm(pose.position[:2])), tilt(pose.quaternion)
     if tipped > _MOST_TILT or moved > _MOST_SHIFT:
         raise UserError(
             f"{str(path)!r} does not stand: put on a plate, it tips by {np.rad2deg(tipped):.0f} degrees and moves by "
@@ -277,3 +296,45 @@ def _check_stands(add: Add, path: Path, grasp: tuple[float, float]) -> None:
             f"{str(path)!r} does not stand on a plate {2000 * PLATE_RADIUS:.0f} mm across, but "
             f"{-1000 * pose.position[2]:.0f} mm lower, round it: set a smaller scale (metres a unit of the file)"
         )
+    if found is None:
+        where = "has no spot" if grasp is None else f"is not flat enough at its grasp {list(grasp)}"
+        raise UserError(
+            f"grasp: {str(path)!r} {where} for a suction cup {2000 * suction.RADIUS:.0f} mm across, whose rim follows "
+            f"{1000 * suction.TOLERANCE:g} mm up and down; give [x, y] of a flat spot of its top, or a flatter part"
+        )
+    return found
+
+
+def _on_table(pose: Pose, spots: ArrayLike) -> Array:
+    """Where spots (N, 2) of a part's frame are on the table (N, 2), from where it was put [m]."""
+    flat = np.asarray(spots, dtype=float).reshape(-1, 2)
+    return transform(pose, np.c_[flat, np.zeros(len(flat))])[:, :2]
+
+
+def _grasp(
+    world: World, body: int, spot: Array, pose: Pose, top: Array, grasp: Sequence[float] | None
+) -> tuple[float, float] | None:
+    """The given spot of a part, or the one nearest to its middle where a cup seals, with a millimetre to spare if any.
+
+    Returns:
+        None where no cup seals.
+    """
+
+    def seals(at: Array) -> bool:
+        below = top[np.linalg.norm(top[:, :2] - at, axis=1) <= suction.RADIUS]
+        return len(below) > 0 and suction.seal(world, spot + [*at, below[:, 2].max()], body) == 1.0
+
+    if grasp is not None:
+        return (float(grasp[0]), float(grasp[1])) if seals(_on_table(pose, grasp)[0]) else None
+    steps = np.arange(-_REACH, _REACH + 1)
+    spots = _GRID * np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    spots = spots[np.argsort(np.linalg.norm(spots, axis=1), kind="stable")]
+    around = _GRID * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])  # to spare
+    best = None
+    for xy, at in zip(spots, _on_table(pose, spots), strict=True):
+        if seals(at):
+            best = xy if best is None else best
+            if all(seals(at + shift) for shift in around):
+                best = xy
+                break
+    return None if best is None else (float(best[0]), float(best[1]))

@@ -65,6 +65,8 @@ class Routing(TaskModule):
         ValueError: a count out of its range.
     """
 
+    tool = "fingers"
+
     def __init__(self, pegs: int = 3) -> None:
         if not 1 <= pegs <= MAX_PEGS:
             raise ValueError(f"pegs={pegs}: give 1 to {MAX_PEGS}")

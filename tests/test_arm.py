@@ -10,13 +10,16 @@ import numpy as np
 import pybullet
 import pytest
 
+from multiravens.actions import PICK_PLACE
 from multiravens.envs import demonstrate, make
 from multiravens.envs.action import Action
-from multiravens.geometry import BOUNDS, Array, Pose, invert, multiply, rotation_matrix, tilt, wrap_angle
+from multiravens.envs.primitive import UNREACHABLE, PickPlace
+from multiravens.geometry import BOUNDS, Array, Pose, invert, multiply, planar_pose, rotation_matrix, tilt, wrap_angle
 from multiravens.sim.arm import A2, A3, BASE, D1, D4, D5, D6, TOOL, URDF, Arm
 from multiravens.sim.motion import ArmMotion
 from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
+from tests.worlds import seen
 
 
 @pytest.fixture
@@ -214,10 +217,13 @@ def test_the_arm_is_not_in_observations() -> None:
 
 
 def test_what_is_out_of_reach_ends_the_primitive_with_a_reason() -> None:
-    env = make("placing", overrides=["motion=arm"])
-    env.reset(seed=0)
-    env.world.add("mast", slab((0.02, 0.02, 0.9), (0.5, 0.5, 0.5)), Pose(np.array([0.5, 0.0, 0.0]), np.eye(4)[3]))
-    corner = np.array([BOUNDS[0, 1], BOUNDS[1, 1], 0.0])
-    *_, info = env.step(Action(Pose(corner, np.eye(4)[3]), Pose(corner, np.eye(4)[3])))
-    env.close()
-    assert info["motion"].startswith("unreachable")
+    world, motion = World(), ArmMotion()
+    motion.attach(world)
+    beyond = planar_pose((1.2, 0.0))
+    assert PickPlace()(world, motion, PICK_PLACE.check(Action(beyond, beyond).to_dict()), seen(world)) == UNREACHABLE
+    # A column that reaches up to the workspace's ceiling, and is taken to hang as far down, is lifted too high.
+    corner = planar_pose((BOUNDS[0, 1] - 0.02, BOUNDS[1, 1] - 0.02))
+    world.add("column", slab((0.03, 0.03, BOUNDS[2, 1]), (0.5, 0.5, 0.5)), corner, 0.1)
+    assert PickPlace()(world, motion, PICK_PLACE.check(Action(corner, corner).to_dict()), seen(world)) == UNREACHABLE
+    assert motion.vacuum == 0.0
+    world.close()

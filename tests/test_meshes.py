@@ -88,9 +88,13 @@ def test_a_convex_mesh_is_one_hull_and_nothing_is_kept(tmp_path: Path, kept: Pat
     assert not kept.exists()
 
 
-def test_a_mug_is_placed_by_its_floor_and_by_its_rim(tmp_path: Path, kept: Path) -> None:
-    for grasp in ([0.0, 0.0], [INNER + WALL / 2, 0.0]):
-        assert part({"mesh": mug(tmp_path), "grasp": grasp, "symmetry": 0}).grasp == tuple(grasp)
+def test_a_mug_is_picked_at_its_floor_and_not_at_its_rim(tmp_path: Path, kept: Path) -> None:
+    path = mug(tmp_path)
+    assert part({"mesh": path, "symmetry": 0}).grasp == (0.0, 0.0)
+    assert part({"mesh": path, "grasp": [0.004, 0.0], "symmetry": 0}).grasp == (0.004, 0.0)
+    with pytest.raises(UserError, match=r"mug.stl' is not flat enough at its grasp \[0.023, 0.0\] .*12 mm") as raised:
+        part({"mesh": path, "grasp": [INNER + WALL / 2, 0.0], "symmetry": 0})
+    assert "\n" not in str(raised.value)
 
 
 def cut_in_a_process(path: Path, cache: Path) -> tuple[str, bytes, int]:

@@ -18,12 +18,13 @@ from multiravens.sim.motion import GripperMotion
 from multiravens.sim.shapes import slab
 from multiravens.sim.world import World
 from multiravens.tasks.parts import part
+from tests.worlds import seen
 
 MODELS = Path(pybullet_data.getDataPath())
+# No domino: it stands on edge, 7 mm wide, and a cup is 12 mm across.
 PUBLISHED = {
     "block.urdf": 0.8,
     "cube_small.urdf": 0.8,
-    "domino/domino.urdf": 1.0,
     "duck_vhacd.urdf": 0.6,  # its origin is beside it, and it rocks on a curved base
     "jenga/jenga.urdf": 0.5,
     "lego/lego.urdf": 1.0,
@@ -82,7 +83,7 @@ def test_the_oracle_places_published_models() -> None:
         {"origin": "0.3 -0.2 0.5"},
         {"origin": "0.05 0 -0.1", "inertial": 'rpy="0.4 -0.9 2.1"'},
         {"mass": "0.002"},
-        {"mass": "1.5"},
+        {"mass": "0.26"},
     ],
 )
 def test_a_body_is_placed_wherever_its_origin_is(where: dict[str, str], tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_a_load_is_not_let_go_in_the_air_beside_something_tall() -> None:
     lowest: list[float] = []
     world.on_tick.append(lambda _: lowest.append(world.bounds(tile)[0, 2]) if motion.held is not None else None)
     action = PICK_PLACE.check(Action(planar_pose((0.5, -0.2)), planar_pose((0.5, 0.2))).to_dict())
-    assert PickPlace()(world, motion, action, np.zeros((320, 160), np.float32)) == OK
+    assert PickPlace()(world, motion, action, seen(world)) == OK
     assert lowest[-1] < 0.002
     world.close()
 
@@ -162,7 +163,7 @@ JOINT += '<joint name="j" type="continuous"><parent link="base"/><child link="ar
     ("changes", "message"),
     [
         ({"mass": "0"}, "urdf: .* has mass 0 kg, which Bullet takes as fixed"),
-        ({"mass": "20"}, "urdf: .* has mass 20 kg, more than the tip carries"),
+        ({"mass": "20"}, "urdf: .* has mass 20 kg, more than a suction cup holds: .* at most 0.26"),
         ({"collision": ""}, "urdf: .* has no collision shape"),
         ({"rest": JOINT}, "urdf: .* has 1 joints, and a part is one rigid body"),
         ({"size": "0.2 0.03 0.02"}, "set scale"),

@@ -13,6 +13,7 @@ from multiravens.actions import Fields, spec_of_primitive
 from multiravens.envs.action import action_space, fields_of
 from multiravens.envs.primitive import OK, PickPlace, Primitive
 from multiravens.envs.problem import Problem, pointer
+from multiravens.envs.seen import Seen
 from multiravens.envs.state import Played, State, compare, pack, unpack
 from multiravens.errors import UserError, unknown
 from multiravens.geometry import BOUNDS, SHAPE, Array
@@ -44,7 +45,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     truncates after `problem.max_steps` actions.
 
     Info: `seed`, `holds` (G,) bool, `credit`, `credit_by_module`, `poses` (B, 7), `motion` (`ok` or why the primitive
-    ended early) and `ended` (empty, `success` or `steps`).
+    ended early), `vacuum` (how well the tool held to the end) and `ended` (empty, `success` or `steps`).
 
     A copy (`copy.deepcopy`, `pickle`) has a simulation of its own, in which the episode so far is played again; it has
     no viewer. An environment that nothing uses any more is freed without `close`.
@@ -272,7 +273,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
         action = self.primitive.spec.check(fields)
         self._taken.append({name: np.array(fields[name], np.float32) for name in action})
         self._count_try()
-        reason = self.primitive(self.world, self.motion, action, self._observation["height"])
+        reason = self.primitive(self.world, self.motion, action, self._seen)
         self._holds = self.problem.holds(self.world)
         self._tries = [0 if held else count for held, count in zip(self._holds, self._tries, strict=True)]
         self._observation = self._observe()
@@ -316,6 +317,7 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
     def _observe(self) -> Observation:
         color, height = self.camera.observe(self.world, self._noise)
         height = np.minimum(height, np.float32(BOUNDS[2, 1]))
+        self._seen = Seen(height)
         color, height = at_resolution(color, height, self.resolution)
         return {"color": color, "height": height, "pointer": np.int64(pointer(self._holds))}
 
@@ -327,5 +329,6 @@ class PickPlaceEnv(gymnasium.Env[Observation, dict[str, Any]]):
             "credit_by_module": self.problem.credit_by_module(self._holds),
             "poses": self.poses(),
             "motion": motion,
+            "vacuum": self.motion.vacuum,
             "ended": ended,
         }

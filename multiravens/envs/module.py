@@ -38,9 +38,11 @@ class TaskModule(ABC):
 
     Attributes:
         primitive: name of the primitive by which it is solved.
+        tool: which picks the module's bodies: `suction`, or `fingers` for what no cup holds, such as beads.
     """
 
     primitive: str = PICK_PLACE.name
+    tool: str = "suction"
 
     @property
     @abstractmethod

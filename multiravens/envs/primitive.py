@@ -1,24 +1,27 @@
 """Motion primitives: what one action asks for. Ours is to pick and place.
 
 From above the pick, down until contact, hold, up, across, down until what is held touches, let go, up. Descents are
-fast until 2 cm above what rays say is below. Every part ends after a known number of ticks.
+fast until 1 cm above what was seen there, travels as high as what was seen on the way asks for. Every part ends after a
+known number of ticks.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from multiravens.actions import PICK_PLACE, ActionSpec
 from multiravens.envs.action import Action
+from multiravens.envs.seen import Seen
 from multiravens.geometry import Array
-from multiravens.sim.motion import TIP_RADIUS, Motion
-from multiravens.sim.world import World
+from multiravens.sim.beads import RADIUS as BEAD_RADIUS
+from multiravens.sim.motion import Motion, ramped
+from multiravens.sim.suction import RADIUS as TIP_RADIUS
+from multiravens.sim.suction import acceleration
+from multiravens.sim.world import TICK, World
 
 OK = "ok"
-MISSED = "missed: nothing to hold at the pick"
-DROPPED = "dropped: the load slipped off on the way"
+DROPPED = "dropped: the load pulled harder than the tool holds, or slipped off"
 OVERSTRETCHED = "overstretched: a link went beyond 1.2 times its length and was let go"
 UNREACHABLE = "unreachable: the arm is too short for where the tip was to go"
 UNSETTLED = "unsettled: bodies still moved when the time allowed had passed"
@@ -29,13 +32,14 @@ they grow by up to 0.06 a tick. Unhindered, they stay below 1.16."""
 SLOW, BEAD = 0.001, 0.002
 """Tip speeds [m a tick] near contact, and dragging beads (6 mm solved a third of chaining in trials)."""
 NEAR = 0.01
-"""Descents are slow from this far above the surface below [m]."""
+"""Descents are slow from this far above the surface that was seen below [m]."""
 CLEARANCE = 0.015
-"""Free height between a carried body and the highest thing on the table [m]."""
+"""Free height between a carried body and the highest thing seen on the way [m]."""
+TIP_CLEARANCE = 0.02
+"""Likewise of the empty tip."""
 BEAD_LIFT = 0.06
 """Tip height for carrying a bead [m]: 35 mm posts, two bead radii of 6 mm and 1 cm to spare."""
 SETTLE_CAP = 3.0
-_SLIP = 0.03  # a held body this far [m] from where it was held has been dropped
 
 
 class Primitive(ABC):
@@ -51,26 +55,28 @@ class Primitive(ABC):
     spec: ActionSpec
 
     @abstractmethod
-    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
+    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], seen: Seen) -> str:
         """Carry out an action, and leave the tip empty and clear of everything.
 
         Args:
             world: to act in; it goes on by `world.step`.
             motion: of the tip, which is wherever the last action left it.
             action: its fields, checked by `spec`.
-            height: (H, W) above the table [m], as observed last.
+            seen: heights of the table as the camera saw them last, for planning travel and descents.
 
         Returns:
             `OK`, or why it ended before its plan did: a word, a colon and a line.
         """
 
-    def __call__(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
+    def __call__(self, world: World, motion: Motion, action: Mapping[str, Array], seen: Seen) -> str:
         """Carry out an action and wait until everything is at rest.
 
         Returns:
-            As `execute`, or that something still moves.
+            As `execute`, or that something still moves. `motion.vacuum` tells how well a load was held until it was let
+            go; it is 0 where none was.
         """
-        reason = self.execute(world, motion, action, height)
+        motion.vacuum = 0.0
+        reason = self.execute(world, motion, action, seen)
         settled = world.settle(cap=SETTLE_CAP)
         return reason if settled or reason != OK else UNSETTLED
 
@@ -80,18 +86,19 @@ class PickPlace(Primitive):
 
     spec = PICK_PLACE
 
-    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], height: NDArray[np.float32]) -> str:
-        """Carry out an action; where the surface is, rays tell."""
-        return _Primitive(world, motion, Action.of(action)).run()
+    def execute(self, world: World, motion: Motion, action: Mapping[str, Array], seen: Seen) -> str:
+        """Carry out an action; where things are is told by what was seen."""
+        return _Primitive(world, motion, Action.of(action), seen).run()
 
 
 class _Primitive:
-    def __init__(self, world: World, motion: Motion, action: Action) -> None:
-        self.world, self.motion, self.action = world, motion, action
+    def __init__(self, world: World, motion: Motion, action: Action, seen: Seen) -> None:
+        self.world, self.motion, self.action, self.seen = world, motion, action, seen
         self.position = np.zeros(3)
         # Only the turn between the two yaws matters to a round cup; halving it keeps an arm's wrist within its range.
         self.yaw = -action.turn / 2
-        self.grip_offset = np.zeros(3)
+        self.radius = TIP_RADIUS  # of the tip, or of the load about it, as it was seen [m]
+        self.hangs = 0.0  # the load below the tip [m]
         self.reason = OK
 
     def run(self) -> str:
@@ -99,61 +106,51 @@ class _Primitive:
         if held:
             self._lower(self._drop_height())
         self.motion.release()
+        if self.reason != OK:
+            self.motion.vacuum = 0.0
         self._leave()
         return self.reason
 
     def _pick(self) -> bool:
         xy = self.action.pick.position[:2]
-        self.position = np.array([*xy, self.world.top() + 0.02])
+        way = self.seen.along(self.motion.tip().position[:2], xy, TIP_RADIUS)
+        self.position = np.array([*xy, way + TIP_CLEARANCE])
         if not self.motion.reaches(self.position):
             self.reason = UNREACHABLE
             return False
         self.motion.park(self.position, self.yaw)
-        ring = TIP_RADIUS * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
-        rays = np.c_[xy + ring, np.full(5, self.position[2])]
-        below = self.world.surface(rays, without=self.motion.body).max()
-        self._lower(float(below))
+        self._lower(self.seen.along(xy, xy, TIP_RADIUS))
         if not self.motion.contact() or not self.motion.grip():
-            self.reason = MISSED
+            self.reason = self.motion.missed
             return False
-        self.grip_offset = self._held_position() - self.motion.tip().position
+        if self._holds_bead():
+            self.hangs = 2 * BEAD_RADIUS
+        else:
+            # Nothing seen tells how far down the load reaches of what stands there: to the table, at most.
+            self.hangs, self.radius = self.position[2], self.seen.extent(xy, self.position[2])
         return True
 
     def _carry(self) -> bool:
-        goal = self.action.place.position[:2]
+        start, goal = self.position[:2], self.action.place.position[:2]
         speed = self._loaded_speed()
-        height = BEAD_LIFT if self._holds_bead() else self._carry_height()
-        up = np.array([*self.position[:2], max(height, self.position[2])])
+        height = BEAD_LIFT
+        if not self._holds_bead():
+            height = self.seen.along(start, goal, self.radius) + self.hangs + CLEARANCE
+        up = np.array([*start, max(height, self.position[2])])
         across = np.array([*goal, up[2]])
         return self._move(up, self.yaw, speed) and self._move(across, self.yaw + self.action.turn, speed)
 
-    def _carry_height(self) -> float:
-        """Tip height at which the load passes over everything else."""
-        held = self.motion.held
-        assert held is not None
-        hangs = self.position[2] - self.world.bounds(held)[0, 2]
-        return self.world.top(without=(held,)) + hangs + CLEARANCE
-
     def _drop_height(self) -> float:
         """Tip height at which the load is expected to touch what is below it."""
-        held = self.motion.held
-        assert held is not None
-        lower, upper = self.world.bounds(held)
-        hangs = self.position[2] - lower[2]
-        if self._holds_bead():
-            return float(self.world.surface([[*self.position[:2], lower[2] - 1e-4]], without=held).max() + hangs)
-        grid = np.stack(np.meshgrid(*np.linspace(lower[:2], upper[:2], 4).T), axis=-1).reshape(-1, 2)
-        points = np.c_[grid, np.full(len(grid), lower[2] - 1e-4)]
-        return float(self.world.surface(points, without=held).max() + hangs)
+        return self.seen.along(self.position[:2], self.position[:2], self.radius) + self.hangs
 
     def _lower(self, contact_height: float) -> None:
         """Descend until the tip or its load touches, fast at first, and never below the table."""
         xy, speed = self.position[:2], self.motion.fast if self.motion.held is None else self._loaded_speed()
         near = np.array([*xy, min(contact_height + NEAR, self.position[2])])
         if self._move(near, self.yaw, speed, until_contact=True) and not self.motion.contact():
-            # What rays saw below the box around a load may stand beside it: a load is never let go in the air.
-            floor = contact_height - 2 * NEAR if self.motion.held is None else -np.inf
-            self._move(np.array([*xy, max(-0.002, floor)]), self.yaw, SLOW, until_contact=True)
+            # What was seen about a place may stand beside it: nothing is picked or let go in the air.
+            self._move(np.array([*xy, -0.002]), self.yaw, SLOW, until_contact=True)
 
     def _leave(self) -> None:
         """Rise straight up from what was let go, slowly at first so that nothing is dragged along."""
@@ -167,25 +164,30 @@ class _Primitive:
             return False
         start, turn = self.position, self.yaw
         # Turning is no faster than half a turn in the time the tip takes for 25 cm.
-        ticks = int(np.ceil(max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)))
-        for tick in range(1, ticks + 1):
-            share = tick / ticks
+        ticks = max(float(np.linalg.norm(goal - start)) / speed, abs(yaw - turn) / np.pi * 0.25 / speed)
+        for share in ramped(ticks, self._ramp(speed)):
             self.position, self.yaw = start + share * (goal - start), turn + share * (yaw - turn)
             self.motion.command(self.position, self.yaw)
             self.world.step()
-            if not self._load_is_safe(tick):
+            if not self._load_is_safe():
                 return False
             if until_contact and self.motion.contact():
                 break
         return True
 
-    def _load_is_safe(self, tick: int) -> bool:
+    def _ramp(self, speed: float) -> float:
+        """Ticks in which the tip gets from rest to a speed [m a tick]."""
+        if speed <= BEAD:
+            return 0.0
+        gentle = acceleration(self.hangs) * TICK**2
+        return speed / (self.motion.acceleration if self.motion.held is None else gentle)
+
+    def _load_is_safe(self) -> bool:
         if self._holds_bead():
             if self.world.stretch() > MAX_STRETCH:
                 self.reason = OVERSTRETCHED
-        elif self.motion.held is not None and tick % 4 == 0:
-            if abs(self._held_position()[2] - self.motion.tip().position[2] - self.grip_offset[2]) > _SLIP:
-                self.reason = DROPPED
+        elif not self.motion.keeps():
+            self.reason = DROPPED
         return self.reason == OK
 
     def _loaded_speed(self) -> float:
@@ -194,7 +196,3 @@ class _Primitive:
     def _holds_bead(self) -> bool:
         held = self.motion.held
         return held is not None and self.world.bodies[held].kind == "bead"
-
-    def _held_position(self) -> Array:
-        assert self.motion.held is not None
-        return self.world.positions([self.motion.held])[0]

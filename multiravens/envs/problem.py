@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from multiravens.envs.module import SubGoal, TaskModule
 from multiravens.envs.region import PlacementError, Region, share_table
 from multiravens.errors import UserError, unknown
-from multiravens.sim.motion import Motion
+from multiravens.sim.motion import TOOLS, Motion
 from multiravens.sim.world import World
 
 ORDERS = ("sequential", "shuffled", "interleaved")
@@ -53,7 +53,7 @@ class Problem:
 
     Raises:
         UserError: no module or more than 16, modules that do not fit on the table or are solved by several primitives,
-            an unknown order, or not 1 to `MOST_STEPS` steps.
+            an unknown order or tool, or not 1 to `MOST_STEPS` steps.
 
     Attributes:
         primitive: name of the primitive by which its modules are solved.
@@ -70,6 +70,9 @@ class Problem:
             raise UserError(f"problem {name!r} has {len(modules)} modules, at most {_MOST_MODULES} are composed")
         if max_steps is not None and not 1 <= max_steps <= MOST_STEPS:
             raise UserError(f"max_steps={max_steps}: give 1 to {MOST_STEPS}, or null for twice what an expert needs")
+        for module in modules.values():
+            if module.tool not in TOOLS:
+                raise unknown(f"tool of {type(module).__name__}", str(module.tool), TOOLS)
         self.name, self.modules, self.order = name, dict(modules), order
         self.primitive = _primitive(name, modules)
         self._share(np.random.default_rng(0))  # says now what no seed would change
@@ -90,7 +93,7 @@ class Problem:
             world.reset()
             motion.attach(world)
             try:
-                self._draw(world, rng)
+                self._draw(world, motion, rng)
             except PlacementError as error:
                 reason = str(error)
                 continue
@@ -108,12 +111,14 @@ class Problem:
     def _share(self, rng: np.random.Generator) -> list[Region]:
         return share_table([module.footprint for module in self.modules.values()], list(self.modules), rng)
 
-    def _draw(self, world: World, rng: np.random.Generator) -> None:
+    def _draw(self, world: World, motion: Motion, rng: np.random.Generator) -> None:
         regions = self._share(rng)
         subgoals: dict[str, list[SubGoal]] = {}
         for (name, module), region in zip(self.modules.items(), regions, strict=True):
             self.regions[name] = region
+            there = set(world.bodies)
             subgoals[name] = module.build(world, region, rng)
+            motion.tools.update(dict.fromkeys(set(world.bodies) - there, module.tool))
         self.steps = _arrange(subgoals, self.order, rng)
 
     def holds(self, world: World) -> NDArray[np.bool_]:

@@ -16,9 +16,6 @@ from multiravens.geometry import Pose
 from multiravens.sim.decomposition import Kept, convex_pieces, nearly_convex
 from multiravens.sim.shapes import UNREADABLE
 
-HEAVIEST = 1.5
-"""Most mass [kg] of a part: the floating tip holds 50 N, and 2 kg swung too far when it stopped."""
-
 LIGHTEST = 0.02
 """Least mass [kg] that a smaller scale leaves: files in millimetres have masses in kilograms all the same."""
 
@@ -132,6 +129,4 @@ def _fault(mass: float, joints: int, solid: bool) -> str:
         return "has no collision shape, so nothing can hold it: give its link a <collision>"
     if mass <= 0:
         return f"has mass {mass:g} kg, which Bullet takes as fixed to the world: give its link a <mass> above 0"
-    if mass > HEAVIEST:
-        return f"has mass {mass:g} kg, more than the tip carries: give its link a <mass> of at most {HEAVIEST:g}"
     return ""

@@ -25,6 +25,8 @@ CONTACT_DISTANCE = 0.005
 GRAVITY = -9.8
 _NEAR = 0.01
 """What is closer than this [m] to what moves is free: in two ticks a body comes 8 mm nearer at 1 m/s."""
+TIP_GROUP = 64
+"""Collision group of a tip, which rays that leave it out have in their mask; Bullet's own are up to 32."""
 IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
 MATERIAL = {"lateralFriction": 0.6, "restitution": 0.0}
 ROLLING = {"spinningFriction": 0.004, "rollingFriction": 0.001}
@@ -223,6 +225,7 @@ class World:
     def watch(self, body: int, link: int) -> None:
         """Have the beads that a body's link touches let go, as of a tip."""
         self._tip = body, link
+        pybullet.setCollisionFilterGroupMask(body, link, TIP_GROUP, -1, physicsClientId=self.client)
 
     def grip(self, body: int) -> None:
         """Note that the tip holds a body: it and what is near it are free at once.
@@ -325,30 +328,9 @@ class World:
         """Axis-aligned box (2, 3) [m] around a body: lower and upper corner."""
         return np.array(pybullet.getAABB(body, -1, physicsClientId=self.client))
 
-    def top(self, without: Sequence[int] = ()) -> float:
-        """Height [m] of the highest point of any body but those named; 0 for an empty table."""
-        return max((self.bounds(body)[1, 2] for body in self.bodies if body not in without), default=0.0)
-
-    def surface(self, points: ArrayLike, without: int = -1) -> Array:
-        """Heights (N,) [m] of the first surface straight below points (N, 3) [m], passing through one body."""
-        starts = np.asarray(points, dtype=float).reshape(-1, 3)
-        heights = np.zeros(len(starts))
-        ends = starts.copy()
-        ends[:, 2] = -0.01
-        left = np.arange(len(starts))
-        for _ in range(3):
-            hits = pybullet.rayTestBatch(starts[left].tolist(), ends[left].tolist(), physicsClientId=self.client)
-            again = []
-            for index, hit in zip(left, hits, strict=True):
-                if hit[0] == without >= 0:
-                    starts[index, 2] = hit[3][2] - 1e-4
-                    again.append(index)
-                elif hit[0] >= 0:
-                    heights[index] = hit[3][2]
-            if not again:
-                break
-            left = np.array(again)
-        return heights
+    def mass(self, body: int) -> float:
+        """Mass of a body [kg]; 0 for one that does not move."""
+        return float(pybullet.getDynamicsInfo(body, -1, physicsClientId=self.client)[0])
 
     def seen_above(self, body: int, spacing: float) -> Array:
         """Points (N, 3) [m] of a body that are seen from above, so far apart in x and y, or further if it is large."""
