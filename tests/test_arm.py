@@ -10,7 +10,6 @@ import numpy as np
 import pybullet
 import pytest
 
-from multiravens.actions import PICK_PLACE
 from multiravens.envs import demonstrate, make
 from multiravens.envs.action import Action
 from multiravens.envs.primitive import UNREACHABLE, PickPlace
@@ -220,10 +219,10 @@ def test_what_is_out_of_reach_ends_the_primitive_with_a_reason() -> None:
     world, motion = World(), ArmMotion()
     motion.attach(world)
     beyond = planar_pose((1.2, 0.0))
-    assert PickPlace()(world, motion, PICK_PLACE.check(Action(beyond, beyond).to_dict()), seen(world)) == UNREACHABLE
+    assert PickPlace()(world, motion, Action(beyond, beyond).to_dict(), seen(world)) == UNREACHABLE
     # A column that reaches up to the workspace's ceiling, and is taken to hang as far down, is lifted too high.
     corner = planar_pose((BOUNDS[0, 1] - 0.02, BOUNDS[1, 1] - 0.02))
     world.add("column", slab((0.03, 0.03, BOUNDS[2, 1]), (0.5, 0.5, 0.5)), corner, 0.1)
-    assert PickPlace()(world, motion, PICK_PLACE.check(Action(corner, corner).to_dict()), seen(world)) == UNREACHABLE
+    assert PickPlace()(world, motion, Action(corner, corner).to_dict(), seen(world)) == UNREACHABLE
     assert motion.vacuum == 0.0
     world.close()

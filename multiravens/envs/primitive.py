@@ -179,8 +179,10 @@ class _Primitive:
         """Ticks in which the tip gets from rest to a speed [m a tick]."""
         if speed <= BEAD:
             return 0.0
-        gentle = acceleration(self.hangs) * TICK**2
-        return speed / (self.motion.acceleration if self.motion.held is None else gentle)
+        held = self.motion.held
+        if held is None:
+            return speed / self.motion.acceleration
+        return speed / (acceleration(self.world.mass(held), self.hangs) * TICK**2)
 
     def _load_is_safe(self) -> bool:
         if self._holds_bead():

@@ -6,8 +6,9 @@ force than friction has. Whatever pushes harder moves it, and what is out of bal
 so that a body that moves, is held or is touched by the tip's load has none.
 
 The solver's rounding shakes anchored bodies by some micrometres, which takes one box in fifty 2 mm far in a minute. One
-that has kept its place for a second is therefore held there, until the tip, its load or a body that moves comes near.
-What is out of balance does not keep its place for that long: a box's tilt grows tenfold in a sixth of a second.
+that has kept its place for a third of a second is therefore held there, until the tip, its load or a body that moves
+comes near. What is out of balance does not keep its place for that long: a box's tilt grows tenfold in a sixth of a
+second. Only what moves is simulated: bodies that are held cost next to no time.
 """
 
 import math
@@ -22,10 +23,10 @@ LEVER = 0.02
 """Turning counts as the speed of a point so far from the centre [m], the half width of a typical part."""
 PERIOD = 8
 """Ticks from one look at the bodies to the next."""
-KEPT = 0.0003
+KEPT = 0.0001
 """A body that moves by less than this [m] has kept its place."""
-PATIENCE = 30
-"""Looks, a second in all, for which an anchored body keeps its place before it is held."""
+PATIENCE = 10
+"""Looks, a third of a second in all, for which an anchored body keeps its place before it is held."""
 _FEW = 2  # looks that a body is slow for before it is anchored, or fast for before it is let go
 
 

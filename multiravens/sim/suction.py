@@ -23,9 +23,11 @@ FORCE = VACUUM * np.pi * RADIUS**2
 FRICTION = 0.5
 """Of a rubber cup on a dry smooth surface, the figure that makers of cups reckon with."""
 ACCELERATION = 5.0
-"""Most acceleration [m/s2] at which a load is moved, that of a usual gantry."""
-LEVER = 0.030
-"""A load that hangs lower than this [m] is moved more gently, since its middle pulls at a longer lever."""
+"""Acceleration [m/s2] at which the heaviest load can be moved, that of a usual gantry."""
+QUICKEST = 20.0
+"""Most acceleration [m/s2] at which any is moved: delta robots reach several times as much."""
+GENTLEST = 2.0
+"""Least acceleration [m/s2], for loads whose middle hangs low and pulls at a long lever."""
 SAFETY = 1.5
 """Margin that makers of cups ask for, with smooth and airtight parts."""
 HEAVIEST = int(100 * FORCE / (SAFETY * (-GRAVITY + ACCELERATION / FRICTION))) / 100
@@ -63,9 +65,16 @@ def seal(world: World, position: Array, body: int) -> float:
     return float(closed[1:].mean()) if np.isfinite(heights[0]) and closed[0] else 0.0
 
 
-def acceleration(hangs: float) -> float:
-    """Acceleration [m/s2] at which a load is moved that reaches so far below the cup [m]."""
-    return ACCELERATION * max(LEVER / max(hangs, LEVER), 0.4)
+def acceleration(mass: float, hangs: float) -> float:
+    """Acceleration [m/s2] at which a load, weighed as it is lifted, neither slides nor tips off.
+
+    Args:
+        mass: of the load [kg].
+        hangs: how far it reaches below the cup; its middle is taken to be three quarters as far down at most [m].
+    """
+    held = FORCE / SAFETY + mass * GRAVITY
+    sliding, tipping = FRICTION * held / mass, RADIUS * held / (mass * (0.75 * hangs + RADIUS))
+    return min(max(min(sliding, tipping), GENTLEST), QUICKEST)
 
 
 def holds(force: Sequence[float], moment: Sequence[float], share: float = 1.0) -> bool:
