@@ -201,7 +201,7 @@ def test_the_empty_head_travels_and_goes_up_first(table: tuple[World, GripperMot
     goal = np.array([*GOAL, 0.15])
     motion.park(goal, 0.0)
     steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
-    assert steps.max() <= motion.travel and np.linalg.norm(way[-1] - goal) < 1e-3
+    assert steps.max() <= motion.fast and np.linalg.norm(way[-1] - goal) < 1e-3
     across = [place[2] for place in way if 0.05 < np.linalg.norm(place[:2] - START) < 0.35]
     assert len(across) > 10 and min(across) > 0.14
 

@@ -139,8 +139,8 @@ def test_the_shown_arm_never_jumps(studio: Studio, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(studio, "picture", watched)
     Film(env, studio, Reel(), 20, 1.0).shoot(demonstrate(env, 3), lambda share: None)  # type: ignore[arg-type]
     steps = np.linalg.norm(np.diff(places, axis=0), axis=1)
-    # 12 mm a tick at 12 ticks a frame is the fastest descent.
-    assert steps.max() < 0.15
+    # Empty, 4 cm a frame and a tick's 12 mm; loaded, 5 mm a tick at 12 ticks a frame.
+    assert steps.max() < 0.065
 
 
 def test_a_view_shows_bodies_arm_and_shadow_where_they_are() -> None:

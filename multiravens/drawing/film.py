@@ -14,8 +14,7 @@ from multiravens.sim.motion import ArmMotion
 from multiravens.sim.studio import REST, Studio
 from multiravens.sim.world import TICK, World
 
-_ARM_SPEED = 0.8  # of the shown arm on its way to a pick [m a shown second]
-_TELEPORT = 0.03  # a tip that moves this far [m] in a tick was put there
+_ARM_SPEED = 0.8  # most of the shown arm on its way to a pick [m a shown second]
 _STILL = 0.0005  # less motion [m] than this since the last frame is not worth another
 _OPENING, _BETWEEN, _ENDING = 0.8, 0.25, 1.6  # still frames, as long as this [s]
 _MOST_STEPS, _STEP_COLUMNS = 24, 3  # pictures in a sheet of an episode, and in a row of it
@@ -25,7 +24,7 @@ _TRIES = 20  # seeds tried for one that the oracle solves
 class Film:
     """Writes frames of a demonstration while it is replayed.
 
-    A floating gripper jumps to its picks; the shown arm goes there in frames of its own, while the simulation waits.
+    An empty floating gripper travels faster than an arm does; the shown arm goes with it in more frames.
 
     Args:
         env: what the demonstration was recorded in.
@@ -48,7 +47,6 @@ class Film:
         self.env, self.studio, self.video, self.fps, self.view = env, studio, video, fps, view
         self._every = speed / TICK / fps  # ticks a frame, not always whole
         self._due = 0.0
-        self._tip: Array = np.array(REST)
         self._shown: Array | None = None
 
     def shoot(
@@ -75,11 +73,13 @@ class Film:
         steps = len(demonstration.rewards)
         self.env.reset(seed=demonstration.seed)
         self.studio.rest(self.env.motion)
-        self._tip = self.studio.position
         # A reset forgets the hooks.
         self.env.world.on_tick.append(self._tick)
         board.update(status_of(demonstration, 0, steps > 0, seen, aims))
         self._still(_OPENING)
+        if not isinstance(self.env.motion, ArmMotion):
+            tip = self.env.motion.tip()
+            self._travel(tip.position, quaternion_yaw(tip.quaternion))
         for step in range(steps):
             self._board.update(status_of(demonstration, step, True, seen, aims))
             self.env.step(demonstration.carried_out(step))
@@ -92,12 +92,11 @@ class Film:
 
     def _tick(self, world: World) -> None:
         tip = self.env.motion.tip()
-        if np.linalg.norm(tip.position - self._tip) > _TELEPORT:
-            self._travel(tip.position, quaternion_yaw(tip.quaternion))
-        self._tip = tip.position
         self._due -= 1
-        if self._due <= 0:
-            self._due += self._every
+        far = np.linalg.norm(tip.position - self.studio.position) > _ARM_SPEED / self.fps
+        floats = not isinstance(self.env.motion, ArmMotion)
+        if self._due <= 0 or (far and floats and self.env.motion.held is None):
+            self._due = self._every + min(self._due, 0.0)
             self._frame_if_moved(world, tip)
 
     def _frame_if_moved(self, world: World, tip: Pose) -> None:

@@ -63,8 +63,7 @@ class Motion(ABC):
         ValueError: it is not from 0 to 1.
     """
 
-    fast: float  # tip speeds [m a tick], empty and near things, empty above everything, and with a load
-    travel: float
+    fast: float  # tip speeds [m a tick], empty and with a load
     loaded: float
     world: World
     body: int
@@ -115,7 +114,7 @@ class Motion(ABC):
         lifted = np.array([*start[:2], max(start[2], position[2])])
         for goal, angle in ((lifted, turn), (np.asarray(position, dtype=float), yaw)):
             begin, before = self._target
-            for share in ramped(float(np.linalg.norm(goal - begin)) / self.travel, self.travel / self.acceleration):
+            for share in ramped(float(np.linalg.norm(goal - begin)) / self.fast, self.fast / self.acceleration):
                 self.command(begin + share * (goal - begin), before + share * (angle - before))
                 self.world.step()
         self.command(position, yaw)
@@ -219,7 +218,7 @@ class Motion(ABC):
 class GripperMotion(Motion):
     """A floating head, pulled by a joint with the world of at most 50 N."""
 
-    fast, travel, loaded = 0.012, 0.020, 0.005
+    fast, loaded = 0.012, 0.005
     acceleration, _arrival = 0.002, 6
     _LENGTH = 0.05
     _MASS = 0.2
@@ -263,11 +262,7 @@ class GripperMotion(Motion):
 class ArmMotion(Motion):
     """A UR5e whose joints' motors follow the same tip poses by inverse kinematics."""
 
-    fast, travel, loaded = (
-        0.004,
-        0.004,
-        0.003,
-    )  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
+    fast, loaded = 0.004, 0.003  # about 1 m/s, as fast as a UR5e's joints carry its tool without falling behind
     acceleration, _arrival = 0.0002, 12
 
     def _enter(self) -> None:
