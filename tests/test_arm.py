@@ -215,14 +215,19 @@ def test_the_arm_is_not_in_observations() -> None:
     assert np.abs(frames[0] - frames[1]).max() < 1e-3
 
 
+def fields(pose: Pose) -> dict[str, Array]:
+    """A pick and a place at one pose, which need not be in the workspace."""
+    return {name: value.astype(float) for name, value in Action(pose, pose).to_dict().items()}
+
+
 def test_what_is_out_of_reach_ends_the_primitive_with_a_reason() -> None:
     world, motion = World(), ArmMotion()
     motion.attach(world)
     beyond = planar_pose((1.2, 0.0))
-    assert PickPlace()(world, motion, Action(beyond, beyond).to_dict(), seen(world)) == UNREACHABLE
+    assert PickPlace()(world, motion, fields(beyond), seen(world)) == UNREACHABLE
     # A column that reaches up to the workspace's ceiling, and is taken to hang as far down, is lifted too high.
     corner = planar_pose((BOUNDS[0, 1] - 0.02, BOUNDS[1, 1] - 0.02))
     world.add("column", slab((0.03, 0.03, BOUNDS[2, 1]), (0.5, 0.5, 0.5)), corner, 0.1)
-    assert PickPlace()(world, motion, Action(corner, corner).to_dict(), seen(world)) == UNREACHABLE
+    assert PickPlace()(world, motion, fields(corner), seen(world)) == UNREACHABLE
     assert motion.vacuum == 0.0
     world.close()
