@@ -258,11 +258,26 @@ def test_seeds_are_those_of_the_demonstrations_own_test_split(
     with store.writing():
         store.write_rejected({500_000: "it fell"})
     words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=1", f"out={tmp_path / 'out'}"]
-    assert main([*words, f"data={data}"]) == 2
+    assert main([*words, f"data={data}", "first_seed=100000"]) == 2
     assert "first_seed=100000: give one of the test split, 500000 to 500009" in capsys.readouterr().err
-    assert main([*words, f"data={data}", "first_seed=500000"]) == 0
+    assert main([*words, f"data={data}"]) == 0
     measured = read_evaluation(tmp_path / "out" / "stacking.json")
     assert [row["seed"] for row in measured["episodes"]] == [500_001]
+
+
+def test_choices_are_made_by_validation_seeds_and_kept_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["agent=random", "problems=[stacking]", "beside=false", "episodes=1", "split=validation"]
+    assert main(words) == 0
+    measured = read_evaluation(tmp_path / "random" / "validation" / "stacking.json")
+    assert measured["split"] == "validation" and [row["seed"] for row in measured["episodes"]] == [200_000]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "was measured before" in capsys.readouterr().out
+    assert main([*words, "first_seed=100000"]) == 2
+    assert "give one of the validation split, 200000 to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", [1, 3, 7])
@@ -308,6 +323,8 @@ def test_a_seed_that_always_kills_its_worker_is_one_line(capfd: pytest.CaptureFi
         (["agent=random", "episodes=0"], "episodes=0: give 1 or more"),
         (["agent=random", "problems=[stakcing]"], "stacking"),
         (["agent=random", "data=nowhere"], "data=nowhere is no folder"),
+        (["agent=random", "split=train"], "unknown split 'train': choose from validation, test"),
+        (["agent=random", "first_seed=some"], "first_seed=some: give an integer"),
         (["agent=random", "first_seed=-1"], "give one of the test split, 100000 to 199999"),
     ],
 )

@@ -14,7 +14,7 @@ from rich.table import Table
 from multiravens import cli
 from multiravens.data.storage.splits import known_splits
 from multiravens.data.storage.store import DATASET, Store
-from multiravens.errors import UserError
+from multiravens.errors import UserError, unknown
 from multiravens.evaluation.metrics import Metric, build_metrics
 from multiravens.evaluation.source import package_source, users_source
 from multiravens.options.instantiate import instantiate
@@ -54,12 +54,16 @@ def evaluate(config: DictConfig) -> None:
         raise UserError(f"{config.agent.name} has to be trained first: give its folder as run=FOLDER")
     if (config.run is None) == (config.get("agent") is None):
         raise UserError("give one of run=FOLDER, a trained agent's, and agent=oracle or agent=random")
+    if config.split not in ("test", "validation"):
+        raise unknown("split", str(config.split), ("test", "validation"))
     metrics = build_metrics(_plain(config.metrics))
     actor, trained = _actor(config)
     problems = parse_problems(_plain(config.problems) or trained.get("problems") or ["placing"])
     overrides = [str(word) for word in config.overrides]
     environments = {problem: environment_of(problem, overrides, trained) for problem in problems}
-    shown = {problem: _demonstrations(problem, environments[problem], config.data) for problem in problems}
+    shown = {
+        problem: _demonstrations(problem, environments[problem], config.data, config.split) for problem in problems
+    }
     seeds = {problem: _seeds(config, shown[problem]) for problem in problems}
     others = {problem: _other(problem, environments[problem], config.against) for problem in problems}
     out = _out(config, actor)
@@ -72,7 +76,7 @@ def evaluate(config: DictConfig) -> None:
     contents: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
     for problem, environment in environments.items():
-        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
+        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained, seeds[problem])
         wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
         content = _known(path, wanted)
         if content is None:
@@ -100,14 +104,24 @@ def _actor(config: DictConfig) -> tuple[Any, dict[str, Any]]:
 
 def _out(config: DictConfig, actor: Any) -> Path:
     """The folder for the results; what comes with the program keeps the record of how it was measured."""
-    if config.out or not config.run:
-        return user_path(str(config.out or actor.name))
-    run = find_run(str(config.run))
-    return Path("measured") / run.name if is_packaged(run) else run / EVALUATION
+    if config.out:
+        return user_path(str(config.out))
+    run = find_run(str(config.run)) if config.run else None
+    if run is None:
+        out = user_path(str(actor.name))
+    else:
+        out = Path("measured") / run.name if is_packaged(run) else run / EVALUATION
+    # Figures for choosing by stay apart from those that are reported.
+    return out if config.split == "test" else out / config.split
 
 
 def _wanted(
-    problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
+    problem: str,
+    actor: Any,
+    environment: Mapping[str, Any],
+    config: DictConfig,
+    trained: Mapping[str, Any],
+    seeds: range,
 ) -> dict[str, Any]:
     """Collect every setting that the figures of a problem depend on."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
@@ -121,9 +135,9 @@ def _wanted(
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,
         "acting": acting,
-        "asked": {
-            name: _plain(config[name]) for name in ("episodes", "first_seed", "beside", "beside_agents", "metrics")
-        },
+        "asked": {name: _plain(config[name]) for name in ("episodes", "beside", "beside_agents", "metrics")}
+        | {"first_seed": seeds.start},
+        "split": config.split,
         "metrics": list(config.metrics),
         "program": cli.installed_version(),
         "source": package_source(),
@@ -135,7 +149,7 @@ def _known(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """Read what the same command measured before it was stopped between problems; None if there is nothing."""
     if not path.exists():
         return None
-    content = {"goals": EXPERT} | read_evaluation(path)
+    content = {"goals": EXPERT, "split": "test"} | read_evaluation(path)
     differing = {name for name, value in wanted.items() if content.get(name) != value}
     if differing and differing <= {"source", "users_source"}:
         print(f"{path} was measured by other code than there is now: it is measured again")
@@ -185,13 +199,13 @@ def _table(contents: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | None) -> Store | None:
+def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | None, split: str) -> Store | None:
     """The expert's runs of held-out episodes that are there already."""
     if data is None:
         return None
     if not user_path(data).is_dir():
         raise UserError(f"data={data} is no folder: give one of demonstrations, or data=null")
-    folder = user_path(data) / problem / "test"
+    folder = user_path(data) / problem / split
     if not (folder / DATASET).exists():
         return None
     store = Store.open(folder)
@@ -200,11 +214,14 @@ def _demonstrations(problem: str, environment: Mapping[str, Any], data: str | No
 
 
 def _seeds(config: DictConfig, demonstrations: Store | None) -> range:
-    """Seeds of the test split from `first_seed` on; where demonstrations of it are given, the split is theirs."""
-    test = demonstrations.seeds if demonstrations else known_splits()["test"]
-    if config.first_seed not in test:
-        raise UserError(f"first_seed={config.first_seed}: give one of the test split, {test.start} to {test.stop - 1}")
-    return range(config.first_seed, test.stop)
+    """Seeds of the split from `first_seed` on; where demonstrations of it are given, the split is theirs."""
+    split = demonstrations.seeds if demonstrations else known_splits()[config.split]
+    first = split.start if config.first_seed is None else config.first_seed
+    if first not in split:
+        raise UserError(
+            f"first_seed={first}: give one of the {config.split} split, {split.start} to {split.stop - 1}, or null"
+        )
+    return range(first, split.stop)
 
 
 def _other(problem: str, environment: Mapping[str, Any], against: str | None) -> dict[str, Any] | None:

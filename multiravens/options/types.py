@@ -31,6 +31,7 @@ UNSET: dict[str, tuple[Any, ...]] = {
     **{name: (value,) for name, value in _acting().items()},
     "learning_rate": (0.001,),
     "threads": (2,),
+    "first_seed": (100_000,),
     "compile": ("inductor",),
     "compile_mode": ("reduce-overhead",),
     "minutes": (9.0,),
