@@ -306,7 +306,7 @@ def _check_stands(add: Add, path: Path, grasp: Sequence[float] | None) -> tuple[
 
 
 def _on_table(pose: Pose, spots: ArrayLike) -> Array:
-    """Where spots (N, 2) of a part's frame are on the table (N, 2), from where it was put [m]."""
+    """Places on the table (N, 2) of spots (N, 2) of a part's frame, from where it was put [m]."""
     flat = np.asarray(spots, dtype=float).reshape(-1, 2)
     return transform(pose, np.c_[flat, np.zeros(len(flat))])[:, :2]
 

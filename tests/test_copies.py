@@ -4,7 +4,7 @@ import copy
 import gc
 import io
 import json
-import pickle  # users pickle environments, for their own workers; the project itself does not
+from multiprocessing.reduction import ForkingPickler  # as worker processes are handed environments
 from typing import Any
 
 import gymnasium
@@ -64,7 +64,7 @@ def as_npz(state: dict[str, Any]) -> dict[str, Any]:
 def test_copies_and_states_go_on_to_the_same_bytes(problem: str, choices: dict[str, Any]) -> None:
     env, other = started(problem, **choices), make(problem, **choices)
     state = env.get_state()
-    ways = [copy.deepcopy(env), copy.copy(env), pickle.loads(pickle.dumps(env)), other]
+    ways = [copy.deepcopy(env), copy.copy(env), ForkingPickler.loads(ForkingPickler.dumps(env)), other]
     observation, info = other.set_state(as_json(state))
     np.testing.assert_array_equal(observation["color"], env._observation["color"])
     assert info["credit"] == env.credit and info["seed"] == 5
@@ -134,7 +134,7 @@ def test_copies_before_a_reset_and_in_wrappers_work_and_of_a_closed_environment_
     assert act(twin.unwrapped) == act(wrapped.unwrapped)  # type: ignore[arg-type]
     for env in (fresh, twin, wrapped):
         env.close()
-    for refused in (copy.deepcopy, copy.copy, pickle.dumps):
+    for refused in (copy.deepcopy, copy.copy, ForkingPickler.dumps):
         with pytest.raises(gymnasium.error.ClosedEnvironmentError, match="the environment is closed"):
             refused(wrapped.unwrapped)
 

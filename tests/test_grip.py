@@ -1,4 +1,4 @@
-"""What a tool holds and what it does not, and how the tip gets there."""
+"""Tools hold what they can and no more, and the tip gets to it as it should."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -57,7 +57,7 @@ from multiravens.agents.networks.network import Learner, Terms
 
 
 class Nearest(Learner):
-    """What was done in the demonstrations' most similar picture."""
+    """The action of the demonstrations' most similar picture."""
 
     primitive = "push"
 

@@ -116,7 +116,7 @@ def test_a_tower_that_is_pushed_falls(world: World) -> None:
 
 
 def held(world: World, bodies: list[int]) -> list[bool]:
-    """Whether bodies are held by static friction: they have no mass."""
+    """Tell which bodies are held by static friction: they have no mass."""
     return [pybullet.getDynamicsInfo(body, -1, physicsClientId=world.client)[0] == 0 for body in bodies]
 
 

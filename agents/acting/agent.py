@@ -78,7 +78,7 @@ class Agent(ABC):
         """
 
     def beside(self, measured: "Agent") -> "Agent":
-        """Who is measured beside another agent: this one, unless what it does depends on that."""
+        """The agent to measure beside another: this one, unless what it does depends on that."""
         return self
 
 

@@ -76,8 +76,9 @@ def evaluate(config: DictConfig) -> None:
     contents: dict[str, dict[str, Any]] = {}
     remarks: list[str] = []
     for problem, environment in environments.items():
-        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained, seeds[problem])
+        path, wanted = out / f"{problem}.json", _wanted(problem, actor, environment, config, trained)
         wanted["goals"] = "demonstrations" if shown[problem] else EXPERT
+        wanted["asked"]["first_seed"] = seeds[problem].start
         content = _known(path, wanted)
         if content is None:
             content = wanted | _measured(problem, actor, environment, config, metrics, seeds[problem], shown[problem])
@@ -116,12 +117,7 @@ def _out(config: DictConfig, actor: Any) -> Path:
 
 
 def _wanted(
-    problem: str,
-    actor: Any,
-    environment: Mapping[str, Any],
-    config: DictConfig,
-    trained: Mapping[str, Any],
-    seeds: range,
+    problem: str, actor: Any, environment: Mapping[str, Any], config: DictConfig, trained: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Collect every setting that the figures of a problem depend on."""
     acting = {name: trained.get(name) for name in ("agent", "backbone", "fusion")} if trained else _plain(config.agent)
@@ -135,8 +131,7 @@ def _wanted(
         "environment": dict(environment),
         "weights": hash_weights(find_run(str(config.run))) if config.run else None,
         "acting": acting,
-        "asked": {name: _plain(config[name]) for name in ("episodes", "beside", "beside_agents", "metrics")}
-        | {"first_seed": seeds.start},
+        "asked": {name: _plain(config[name]) for name in ("episodes", "beside", "beside_agents", "metrics")},
         "split": config.split,
         "metrics": list(config.metrics),
         "program": cli.installed_version(),

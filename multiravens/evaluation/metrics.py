@@ -42,7 +42,7 @@ def credit_by_module(record: Record) -> dict[str, float]:
 
 
 def ended(record: Record) -> dict[str, bool]:
-    """Why the episode ended, `success` or `steps`."""
+    """Reason why the episode ended, `success` or `steps`."""
     return {record.ended: True}
 
 

@@ -1,4 +1,4 @@
-"""What hydra composes of the YAML files, kept: each takes a third of a second, and a table has hundreds of runs."""
+"""Configurations that hydra composed, kept: each takes a third of a second, and a table has hundreds of runs."""
 
 import copy
 from collections import OrderedDict

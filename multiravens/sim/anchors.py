@@ -32,8 +32,17 @@ _FEW = 2  # looks that a body is slow for before it is anchored, or fast for bef
 
 @dataclass
 class _Rest:
-    """What is known of a body: looks for which it has been slow if it is free, fast if it is anchored; the place where
-    it has been for `kept` looks.
+    """State of a body.
+
+    Attributes:
+        mass: of the body while it is not held [kg].
+        inertia: about its principal axes, likewise [kg m2].
+        linked: it is a robot of links to Bullet, and never held.
+        anchored: its contacts remember where they began.
+        held: it has no mass, so that nothing moves it.
+        looks: for which it has been slow if it is free, fast if it is anchored.
+        kept: looks for which it has been at `place`.
+        place: position [m] and quaternion.
     """
 
     mass: float

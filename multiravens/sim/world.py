@@ -21,10 +21,10 @@ SUBSTEPS, SOLVER_ITERATIONS = 2, 15
 """Two steps of 15 iterations a tick, where Bullet takes one of 50: on chaining links stretched 6 % instead of 16 %,
 beads crept 0.7 mm in four seconds instead of 1, and it was faster."""
 CONTACT_DISTANCE = 0.005
-"""Contacts are kept up to this share of a body's size: with Bullet's 0.02, boxes crept twice as far."""
+"""Contacts are kept up to this share of a body's size: with Bullet's 0.02 more are solved, and boxes creep no less."""
 GRAVITY = -9.8
 _NEAR = 0.01
-"""What is closer than this [m] to what moves is free: in two ticks a body comes 8 mm nearer at 1 m/s."""
+"""Bodies closer than this [m] to one that moves are free: in two ticks it comes 8 mm nearer at 1 m/s."""
 TIP_GROUP = 64
 """Collision group of a tip, which rays that leave it out have in their mask; Bullet's own are up to 32."""
 IDENTITY = Pose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]))
